@@ -1,0 +1,27 @@
+// One pool of threads for everything on the host: OpenMP's, which oneDNN and OpenBLAS use too.
+#pragma once
+#include <cstdint>
+
+#include <omp.h>
+
+namespace nanovlm::kernels {
+
+// Calls f(begin, end) on ranges that tile [0, n). A range holds at least `grain` items, so that small work stays on the
+// calling thread. Which thread gets which range depends on their number: f must not let that reach its result.
+template <class F>
+void parallel_for(int64_t n, int64_t grain, const F& f) {
+  const int64_t wanted = grain > 0 ? (n + grain - 1) / grain : n;
+  const int64_t threads = wanted < omp_get_max_threads() ? wanted : omp_get_max_threads();
+  if (threads <= 1 || omp_in_parallel()) {
+    if (n > 0) f(int64_t{0}, n);
+    return;
+  }
+#pragma omp parallel num_threads(static_cast<int>(threads))
+  {
+    const int64_t i = omp_get_thread_num(), count = omp_get_num_threads();
+    const int64_t begin = n * i / count, end = n * (i + 1) / count;
+    if (begin < end) f(begin, end);
+  }
+}
+
+}  // namespace nanovlm::kernels
