@@ -1,4 +1,5 @@
-// Errors that a user or a caller can cause. A message names the operation or file, what was expected and what was found:
+// Errors that a user or a caller can cause. A message names the operation or file, what was expected and what was
+// found:
 //     check(weight.shape() == Shape{C}, "rms_norm: weight is ", weight.shape(), ", but x is ", x.shape());
 #pragma once
 #include <sstream>
@@ -26,7 +27,8 @@ template <class... Parts>
 
 template <class... Parts>
 void check(bool ok, const Parts&... parts) {
-  if (!ok) [[unlikely]] fail(parts...);
+  if (!ok) [[unlikely]]
+    fail(parts...);
 }
 
 }  // namespace nanovlm

@@ -16,7 +16,7 @@ void parallel_for(int64_t n, int64_t grain, const F& f) {
     if (n > 0) f(int64_t{0}, n);
     return;
   }
-#pragma omp parallel num_threads(static_cast<int>(threads))
+#pragma omp parallel num_threads(static_cast <int>(threads))
   {
     const int64_t i = omp_get_thread_num(), count = omp_get_num_threads();
     const int64_t begin = n * i / count, end = n * (i + 1) / count;

@@ -40,7 +40,9 @@ struct bf16 {
     const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
     bits = static_cast<uint16_t>(nan ? (u >> 16) | 0x40u : (u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
   }
-  NANOVLM_HOST_DEVICE explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+  NANOVLM_HOST_DEVICE explicit operator float() const {
+    return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+  }
 };
 
 // Work is ordered by a stream. On hosts it is null: a kernel has finished when its function returns.
@@ -70,7 +72,8 @@ template <class F>
 void with_float(DType dtype, F&& f) {
   if (dtype == DType::f32) return f(Type<float>{});
   if (dtype == DType::bf16) return f(Type<bf16>{});
-  throw std::invalid_argument(std::string("kernel: dtype is ") + name_of(dtype) + ", but only f32 and bf16 are supported");
+  throw std::invalid_argument(std::string("kernel: dtype is ") + name_of(dtype) +
+                              ", but only f32 and bf16 are supported");
 }
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -1,0 +1,65 @@
+// JSON that came from outside: a strict parser, and values that know their place so that every complaint can name it.
+//
+//     const nlohmann::json document = read_json_file("tokenizer.json");
+//     const JsonValue root(document, "tokenizer.json");
+//     root["model"]["type"].string();   // Error: tokenizer.json: $.model.type: expected a string, found 7
+//
+// Only json_fwd.hpp is included here: nlohmann/json.hpp costs seconds a translation unit. Users of JsonValue need not
+// pay.
+#pragma once
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <nlohmann/json_fwd.hpp>
+
+namespace nanovlm {
+
+// Parses exactly one JSON value (RFC 8259, UTF-8). Refused with an Error that begins with `where`: syntax errors (with
+// line and column), a byte order mark, invalid UTF-8, bytes after the value, a key that occurs twice in an object (with
+// its path), more than 128 levels of nesting, numbers that overflow a double.
+nlohmann::json parse_json(std::string_view text, const std::string& where);
+
+// The same for a file. Error too if it can't be read, is no regular file, or holds more than max_bytes.
+nlohmann::json read_json_file(const std::string& path, int64_t max_bytes = int64_t{256} << 20);
+
+// A value inside a document and its place ("file: $.model.merges[3]"). A view: the document must outlive it.
+// Every getter throws Error "<place>: expected ..., found ..." when the value is not what is asked for.
+class JsonValue {
+ public:
+  JsonValue(const nlohmann::json& document, const std::string& where) : value_(&document), place_(where + ": $") {}
+
+  JsonValue(const nlohmann::json&& document, const std::string& where) = delete;  // it would not outlive this call
+
+  JsonValue operator[](std::string_view key) const;           // the value must be an object that has the key
+  JsonValue at(int64_t index) const;                          // the value must be an array with more than index items
+  std::optional<JsonValue> find(std::string_view key) const;  // of an object: empty if the key is absent or null
+  int64_t array_size() const;
+  void expect_object() const;
+
+  bool is_null() const;
+  bool is_string() const;
+  bool is_array() const;
+  bool is_object() const;
+
+  bool boolean() const;
+  double number() const;
+  int64_t integer(int64_t min = std::numeric_limits<int64_t>::min(),
+                  int64_t max = std::numeric_limits<int64_t>::max()) const;
+  const std::string& string() const;
+
+  const std::string& place() const { return place_; }
+  const nlohmann::json& json() const { return *value_; }
+  [[noreturn]] void refuse(std::string_view expected) const;  // fails with "<place>: expected <expected>, found <this>"
+
+ private:
+  struct Inside {};
+  JsonValue(Inside, const nlohmann::json& value, std::string place) : value_(&value), place_(std::move(place)) {}
+
+  const nlohmann::json* value_;
+  std::string place_;
+};
+
+}  // namespace nanovlm
