@@ -81,12 +81,15 @@ class Builder final : public json::json_sax_t {
   }
 
   bool parse_error(size_t position, const std::string& token, const json::exception& error) override {
-    // The message repeats position and token between its head and its reason; only the reason is kept.
-    const std::string message = error.what();
-    const size_t reason = message.find(" - ");
+    // nlohmann's own message is "[name] head - reason; last read: 'token'; expected ...": only the reason is kept.
+    std::string reason = error.what();
+    for (const char* head : {"] ", " - "})
+      if (const size_t at = reason.find(head); at != reason.npos) reason.erase(0, at + std::strlen(head));
+    const std::string echo = "; last read: '" + token + "'";
+    if (const size_t at = reason.find(echo); at != reason.npos) reason.erase(at, echo.size());
     // position counts the bytes read, so the offending one is the last of them.
-    fail(where_, ": ", line_and_column(text_, position > 0 ? position - 1 : 0), ": not valid JSON at '",
-         shown(printable(token)), "': ", printable(reason == message.npos ? message : message.substr(reason + 3)));
+    fail(where_, ": ", line_and_column(text_, position > 0 ? position - 1 : 0), ": not valid JSON: ", printable(reason),
+         ", read '", shown(printable(token)), "'");
   }
 
  private:
@@ -130,10 +133,9 @@ class Builder final : public json::json_sax_t {
     return result;
   }
 
-  // Bytes of the input may be anything; a message must stay one line of valid UTF-8.
+  // Bytes of the input may be anything; a message must be valid UTF-8.
   static std::string printable(const std::string& bytes) {
-    const std::string quoted = json(bytes).dump(-1, ' ', false, json::error_handler_t::replace);
-    return quoted.substr(1, quoted.size() - 2);
+    return json::parse(json(bytes).dump(-1, ' ', false, json::error_handler_t::replace)).get<std::string>();
   }
 
   std::string_view text_;
@@ -177,6 +179,8 @@ std::string read_whole_file(const std::string& path, int64_t max_bytes) {
 json parse_json(std::string_view text, const std::string& where) {
   check(!text.starts_with("\xEF\xBB\xBF"), where,
         ": 1:1: expected JSON, found a byte order mark (save the file without one)");
+  const size_t nul = text.find('\0');  // which nlohmann would take for the end
+  check(nul == text.npos, where, ": ", line_and_column(text, nul), ": expected JSON, found a byte 0");
   Builder builder(text, where);
   json::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();
