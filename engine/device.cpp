@@ -1,0 +1,53 @@
+#include "engine/device.h"
+
+#include <omp.h>
+
+#include <cstdlib>
+
+#include "engine/error.h"
+
+namespace nanovlm {
+namespace {
+
+int debug_level() {
+  const char* value = std::getenv("NANOVLM_DEBUG");
+  if (!value || !*value) return 0;
+  const std::string level = value;
+  check(level.size() == 1 && level[0] >= '0' && level[0] <= '4', "NANOVLM_DEBUG is \"", level,
+        "\", but must be one digit, 0 to 4");
+  return level[0] - '0';
+}
+
+kernels::CpuIsa cpu_isa() {
+  const kernels::CpuIsa best = kernels::best_cpu_isa();
+  const char* value = std::getenv("NANOVLM_CPU");
+  if (!value || !*value) return best;
+  for (const auto isa : {kernels::CpuIsa::baseline, kernels::CpuIsa::avx2, kernels::CpuIsa::avx512})
+    if (value == std::string(name_of(isa))) {
+      check(isa <= best, "NANOVLM_CPU is ", value, ", but this processor and build go up to ", name_of(best));
+      return isa;
+    }
+  fail("NANOVLM_CPU is \"", value, "\", but must be baseline, avx2 or avx512");
+}
+
+}  // namespace
+
+DeviceContext::DeviceContext(DeviceKind kind)
+    : kind(kind), isa(cpu_isa()), memory(CachingAllocator::host_memory()), debug(debug_level()) {}
+
+Device Device::open(const std::string& name) {
+  if (name == "cpu") return Device(std::make_shared<DeviceContext>(DeviceKind::cpu));
+#if defined(NANOVLM_SIMT)
+  if (name == "simt") return Device(std::make_shared<DeviceContext>(DeviceKind::simt));
+#endif
+  check(name != "simt" && name != "cuda", "device: this build has no ", name, " device");
+  fail("device: \"", name, "\" is unknown; expected cpu, simt or cuda");
+}
+
+std::string Device::name() const {
+  if (kind() == DeviceKind::simt) return "simt";
+  if (kind() == DeviceKind::cuda) return "cuda";
+  return text("cpu (", name_of(context_->isa), ", ", omp_get_max_threads(), " threads)");
+}
+
+}  // namespace nanovlm

@@ -1,0 +1,75 @@
+// A device: where tensors live and which kernels work on them.
+//
+// `Device` is a small handle that is passed along and stored in tensors; the context behind it owns everything that lasts
+// as long as the device does (memory, the stream, settings). Two handles of one `open` share a context.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "engine/allocator.h"
+#include "kernels/cpu.h"
+#include "kernels/types.h"
+
+namespace nanovlm {
+
+enum class DeviceKind : uint8_t { cpu, simt, cuda };
+
+struct DeviceContext {
+  DeviceKind kind = DeviceKind::cpu;
+  kernels::CpuIsa isa = kernels::CpuIsa::baseline;  // for kind cpu
+  Stream stream;
+  CachingAllocator memory;
+  MemoryClass memory_class = MemoryClass::activation;  // what new storage is counted as; see MemoryScope
+  bool record_gradients = true;                        // see NoGrad in autograd.h
+  int debug = 0;                                       // NANOVLM_DEBUG, 0 .. 4
+
+  explicit DeviceContext(DeviceKind kind);
+};
+
+class Device {
+ public:
+  // name: "cpu", "simt" or "cuda". Reads NANOVLM_DEBUG and NANOVLM_CPU (docs/environment.md).
+  // Errors: an unknown name, a device that this build or this machine does not have.
+  static Device open(const std::string& name);
+
+  DeviceContext& context() const { return *context_; }
+  DeviceKind kind() const { return context_->kind; }
+  bool is_host() const { return context_->kind != DeviceKind::cuda; }
+  std::string name() const;  // "cpu (avx512, 2 threads)"
+  bool operator==(const Device& other) const { return context_ == other.context_; }
+
+ private:
+  explicit Device(std::shared_ptr<DeviceContext> context) : context_(std::move(context)) {}
+  std::shared_ptr<DeviceContext> context_;
+};
+
+// Counts storage allocated while it lives as `memory_class`.
+class MemoryScope {
+ public:
+  MemoryScope(const Device& device, MemoryClass memory_class)
+      : context_(device.context()), before_(context_.memory_class) {
+    context_.memory_class = memory_class;
+  }
+  ~MemoryScope() { context_.memory_class = before_; }
+  MemoryScope(const MemoryScope&) = delete;
+  MemoryScope& operator=(const MemoryScope&) = delete;
+
+ private:
+  DeviceContext& context_;
+  MemoryClass before_;
+};
+
+// Calls f(backend tag, stream) for the kernels of `device`.
+template <class F>
+void on(const Device& device, F&& f) {
+  const DeviceContext& context = device.context();
+#if defined(NANOVLM_SIMT)
+  if (context.kind == DeviceKind::simt) return f(Simt{}, context.stream);
+#endif
+#if defined(NANOVLM_CUDA)
+  if (context.kind == DeviceKind::cuda) return f(Cuda{}, context.stream);
+#endif
+  kernels::with_cpu(context.isa, [&](auto backend) { f(backend, context.stream); });
+}
+
+}  // namespace nanovlm
