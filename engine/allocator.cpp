@@ -10,7 +10,7 @@ namespace nanovlm {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kSegment = size_t{32} << 20;       // small requests share segments of this size
+constexpr size_t kSegment = size_t{32} << 20;  // small requests share segments of this size
 constexpr size_t kHugePage = size_t{2} << 20;
 
 size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
@@ -36,8 +36,8 @@ const char* name_of(MemoryClass memory_class) {
 std::string MemoryReport::text() const {
   std::ostringstream out;
   out.precision(1);
-  out << std::fixed << "peak " << mebibytes(peak) << " MiB (" << class_list(at_peak) << "), in use " << mebibytes(in_use)
-      << " MiB, reserved " << mebibytes(reserved) << " MiB";
+  out << std::fixed << "peak " << mebibytes(peak) << " MiB (" << class_list(at_peak) << "), in use "
+      << mebibytes(in_use) << " MiB, reserved " << mebibytes(reserved) << " MiB";
   return out.str();
 }
 
@@ -168,8 +168,8 @@ std::string CachingAllocator::out_of_memory(size_t bytes) const {
                     name_of(used[i].second->memory_class), ")");
   return text("out of memory: asked for ", static_cast<int64_t>(mebibytes(bytes) + 1), " MiB, in use ",
               static_cast<int64_t>(mebibytes(report_.in_use)), " MiB (", class_list(report_.by_class), "), reserved ",
-              static_cast<int64_t>(mebibytes(report_.reserved)), " MiB; largest blocks in MiB: ",
-              largest.empty() ? "none" : largest);
+              static_cast<int64_t>(mebibytes(report_.reserved)),
+              " MiB; largest blocks in MiB: ", largest.empty() ? "none" : largest);
 }
 
 }  // namespace nanovlm

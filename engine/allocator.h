@@ -1,5 +1,5 @@
-// A caching allocator: memory is taken from the system in large segments, cut into blocks, and blocks that are given back
-// are joined with free neighbours and used again. It knows how much is in use, by class, now and at the peak.
+// A caching allocator: memory is taken from the system in large segments, cut into blocks, and blocks that are given
+// back are joined with free neighbours and used again. It knows how much is in use, by class, now and at the peak.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -18,10 +18,10 @@ constexpr int kMemoryClasses = 5;
 const char* name_of(MemoryClass memory_class);
 
 struct MemoryReport {
-  int64_t in_use = 0, peak = 0;    // bytes
-  int64_t reserved = 0;            // bytes taken from the system
+  int64_t in_use = 0, peak = 0;                               // bytes
+  int64_t reserved = 0;                                       // bytes taken from the system
   std::array<int64_t, kMemoryClasses> by_class{}, at_peak{};  // bytes in use now, and at the moment of the peak
-  std::string text() const;        // one line
+  std::string text() const;                                   // one line
 };
 
 class CachingAllocator {
@@ -61,8 +61,8 @@ class CachingAllocator {
 
   Source source_;
   mutable std::mutex mutex_;
-  Blocks blocks_;                             // every block, by address
-  std::set<std::pair<size_t, char*>> free_;   // the free ones, by size: best fit, lowest address first
+  Blocks blocks_;                            // every block, by address
+  std::set<std::pair<size_t, char*>> free_;  // the free ones, by size: best fit, lowest address first
   std::map<char*, size_t> segments_;
   MemoryReport report_;
 };

@@ -1,6 +1,6 @@
-// Define-by-run autograd. An op computes its result and records one closure, which later turns the gradient of its outputs
-// into one gradient an input. `backward` visits the nodes from the newest to the oldest, so that the order of additions is
-// fixed, and frees what a node saved as soon as it has run.
+// Define-by-run autograd. An op computes its result and records one closure, which later turns the gradient of its
+// outputs into one gradient an input. `backward` visits the nodes from the newest to the oldest, so that the order of
+// additions is fixed, and frees what a node saved as soon as it has run.
 #pragma once
 #include <functional>
 #include <span>
@@ -51,7 +51,8 @@ Tensor record(const char* name, Tensor y, const std::vector<Tensor>& inputs,
 Tensor without_gradient(const char* name, Tensor y, const std::vector<Tensor>& inputs);
 
 // Adds d root / d leaf to the grad of every leaf that root depends on. root has one element.
-// leaf_done, if given, is called with each leaf once its gradient is complete (the optimizer may use and drop it there).
+// leaf_done, if given, is called with each leaf once its gradient is complete (the optimizer may use and drop it
+// there).
 void backward(const Tensor& root, const std::function<void(Leaf&)>& leaf_done = {});
 
 // Nothing is recorded on `device` while this lives.

@@ -1,7 +1,7 @@
 // A device: where tensors live and which kernels work on them.
 //
-// `Device` is a small handle that is passed along and stored in tensors; the context behind it owns everything that lasts
-// as long as the device does (memory, the stream, settings). Two handles of one `open` share a context.
+// `Device` is a small handle that is passed along and stored in tensors; the context behind it owns everything that
+// lasts as long as the device does (memory, the stream, settings). Two handles of one `open` share a context.
 #pragma once
 #include <memory>
 #include <string>

@@ -1,5 +1,5 @@
-// Tensor: a counted view of storage on a device - shape, strides, dtype - and, where gradients are recorded, its place in
-// the graph. Copying a Tensor copies the handle, never the numbers.
+// Tensor: a counted view of storage on a device - shape, strides, dtype - and, where gradients are recorded, its place
+// in the graph. Copying a Tensor copies the handle, never the numbers.
 #pragma once
 #include <initializer_list>
 #include <memory>
@@ -59,13 +59,14 @@ class Tensor {
   uint8_t* u8() const { return static_cast<uint8_t*>(typed(DType::u8)); }
 
   // Other views of the same numbers; not recorded for gradients (ops.h has the differentiable `view`).
-  Tensor viewed(Shape shape) const;                              // contiguous tensors only; the same numel
+  Tensor viewed(Shape shape) const;  // contiguous tensors only; the same numel
   Tensor slice(int dim, int64_t begin, int64_t end) const;
 
   // The one number of a tensor with one element, on the host.
   double item() const;
 
-  // Gradients. A leaf is a tensor somebody asked the gradient of; every other tensor comes from a node, or from nothing.
+  // Gradients. A leaf is a tensor somebody asked the gradient of; every other tensor comes from a node, or from
+  // nothing.
   Tensor& set_requires_grad();  // makes this a leaf
   bool requires_grad() const { return node_ != nullptr || leaf_ != nullptr; }
   const Tensor& grad() const;  // of a leaf; undefined before the first backward
@@ -96,7 +97,7 @@ Tensor zeros_like(const Tensor& x);
 // Between host memory and a device; the number of elements must agree.
 template <class T>
 Tensor from_host(const std::vector<T>& values, Shape shape, const Device& device);
-std::vector<float> to_host(const Tensor& x);     // f32 and bf16, as f32
+std::vector<float> to_host(const Tensor& x);  // f32 and bf16, as f32
 std::vector<int32_t> to_host_i32(const Tensor& x);
 void copy_from_host(const Tensor& x, const void* values, int64_t bytes);
 void copy_to_host(const Tensor& x, void* values, int64_t bytes);
