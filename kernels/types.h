@@ -7,7 +7,6 @@
 #include <bit>
 #include <cstdint>
 #include <stdexcept>
-#include <string>
 
 // nvcc wants the words that let a function run on both sides; every other compiler gets nothing.
 #if defined(__CUDACC__)
@@ -72,8 +71,9 @@ template <class F>
 void with_float(DType dtype, F&& f) {
   if (dtype == DType::f32) return f(Type<float>{});
   if (dtype == DType::bf16) return f(Type<bf16>{});
-  throw std::invalid_argument(std::string("kernel: dtype is ") + name_of(dtype) +
-                              ", but only f32 and bf16 are supported");
+  // No std::string here: its weak functions, compiled for AVX-512, could be linked into the baseline path.
+  throw std::invalid_argument(dtype == DType::i32 ? "kernel: dtype is i32, but only f32 and bf16 are supported"
+                                                  : "kernel: dtype is u8, but only f32 and bf16 are supported");
 }
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
