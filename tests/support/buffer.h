@@ -1,0 +1,146 @@
+// Operands of a kernel under test: typed memory between red zones, and repeatable random numbers to fill it with.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <type_traits>
+#include <vector>
+
+#include <omp.h>
+#include <catch2/catch.hpp>
+
+#include "kernels/types.h"
+
+namespace nanovlm::testing {
+
+// What references compute with and what comparisons read. f32, bf16 and i32 all fit a double exactly.
+using Values = std::vector<double>;
+
+// n entries of one dtype. It starts as all-ones bytes (NaN as f32 and bf16), so that a place a kernel forgets to write
+// shows. Reading it back requires both red zones to be untouched.
+class Buffer {
+ public:
+  Buffer(int64_t n, DType dtype) : n_(n), dtype_(dtype), bytes_(new (std::align_val_t{64}) uint8_t[total()]) {
+    std::memset(bytes_.get(), kRedByte, total());
+    std::memset(begin(), 0xff, size());
+  }
+
+  // The values, rounded to `dtype`.
+  Buffer(const Values& values, DType dtype) : Buffer(static_cast<int64_t>(values.size()), dtype) {
+    for (int64_t i = 0; i < n_; ++i) set(i, values[i]);
+  }
+
+  Buffer(const Buffer& other) : Buffer(other.n_, other.dtype_) { std::memcpy(begin(), other.begin(), size()); }
+  Buffer& operator=(const Buffer&) = delete;
+
+  // The pointer that a contract asks for: void*, or the type that belongs to the dtype.
+  template <class T>
+  operator T*() {
+    require_type<std::remove_const_t<T>>();
+    return reinterpret_cast<T*>(begin());
+  }
+
+  int64_t size() const { return n_ * size_of(dtype_); }  // bytes
+  DType dtype() const { return dtype_; }
+
+  Values values() const {
+    REQUIRE(intact());
+    Values result(n_);
+    for (int64_t i = 0; i < n_; ++i) result[i] = get(i);
+    return result;
+  }
+
+  bool same_bits(const Buffer& other) const {
+    return dtype_ == other.dtype_ && n_ == other.n_ && std::memcmp(begin(), other.begin(), size()) == 0;
+  }
+
+  bool intact() const {
+    const auto red = [](uint8_t byte) { return byte == kRedByte; };
+    const uint8_t* end = begin() + size();
+    return std::all_of(bytes_.get(), bytes_.get() + kRedZone, red) && std::all_of(end, end + kRedZone, red);
+  }
+
+ private:
+  static constexpr int64_t kRedZone = 256;
+  static constexpr uint8_t kRedByte = 0xa5;
+  struct Free {
+    void operator()(uint8_t* p) const { ::operator delete[](p, std::align_val_t{64}); }
+  };
+
+  int64_t total() const { return size() + 2 * kRedZone; }
+  uint8_t* begin() const { return bytes_.get() + kRedZone; }
+
+  template <class T>
+  void require_type() const {
+    if constexpr (std::is_same_v<T, float>) REQUIRE(dtype_ == DType::f32);
+    if constexpr (std::is_same_v<T, bf16>) REQUIRE(dtype_ == DType::bf16);
+    if constexpr (std::is_same_v<T, int32_t>) REQUIRE(dtype_ == DType::i32);
+  }
+
+  template <class T>
+  T& at(int64_t i) const {
+    return reinterpret_cast<T*>(begin())[i];
+  }
+  double get(int64_t i) const {
+    if (dtype_ == DType::f32) return at<float>(i);
+    if (dtype_ == DType::bf16) return static_cast<float>(at<bf16>(i));
+    if (dtype_ == DType::i32) return at<int32_t>(i);
+    return at<uint8_t>(i);
+  }
+  void set(int64_t i, double value) {
+    if (dtype_ == DType::f32) at<float>(i) = static_cast<float>(value);
+    if (dtype_ == DType::bf16) at<bf16>(i) = bf16(static_cast<float>(value));
+    if (dtype_ == DType::i32) at<int32_t>(i) = static_cast<int32_t>(value);
+    if (dtype_ == DType::u8) at<uint8_t>(i) = static_cast<uint8_t>(value);
+  }
+
+  int64_t n_;
+  DType dtype_;
+  std::unique_ptr<uint8_t[], Free> bytes_;
+};
+
+// The same numbers for the same seed.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : engine_(seed) {}
+
+  Buffer normal(int64_t n, DType dtype, double deviation = 1, double mean = 0) {
+    std::normal_distribution<double> distribution(mean, deviation);
+    Values values(n);
+    for (double& value : values) value = distribution(engine_);
+    return Buffer(values, dtype);
+  }
+
+  // Integers in 0 .. bound - 1
+  Buffer integers(int64_t n, int64_t bound) {
+    Values values(n);
+    for (double& value : values) value = static_cast<double>(engine_() % static_cast<uint64_t>(bound));
+    return Buffer(values, DType::i32);
+  }
+
+  // 0 .. n - 1 in random order
+  std::vector<int64_t> permutation(int64_t n) {
+    std::vector<int64_t> order(n);
+    for (int64_t i = 0; i < n; ++i) order[i] = i;
+    std::shuffle(order.begin(), order.end(), engine_);
+    return order;
+  }
+
+ private:
+  std::mt19937_64 engine_;
+};
+
+// Calls f with OpenMP limited to `count` threads.
+template <class F>
+void with_threads(int count, const F& f) {
+  const int before = omp_get_max_threads();
+  omp_set_num_threads(count);
+  f();
+  omp_set_num_threads(before);
+}
+
+constexpr DType kFloatDTypes[] = {DType::f32, DType::bf16};
+
+}  // namespace nanovlm::testing
