@@ -1,0 +1,174 @@
+#include "engine/file.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "engine/error.h"
+#include "kernels/parallel.h"
+
+namespace nanovlm {
+namespace {
+constexpr int64_t kPartBytes = int64_t{8} << 20;  // what one thread reads at least: below it a second thread costs more
+
+const char* kind_of(mode_t mode) {
+  if (S_ISDIR(mode)) return "a folder";
+  if (S_ISFIFO(mode)) return "a pipe";
+  if (S_ISSOCK(mode)) return "a socket";
+  return "a device";
+}
+
+struct Progress {
+  int64_t done = 0;
+  int error = 0;  // errno, or 0 at the end of the file
+};
+
+Progress pread_all(int fd, char* destination, int64_t bytes, int64_t offset) {
+  Progress progress;
+  while (progress.done < bytes) {
+    const ssize_t got = pread(fd, destination + progress.done, static_cast<size_t>(bytes - progress.done),
+                              static_cast<off_t>(offset + progress.done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) progress.error = errno;
+    if (got <= 0) break;
+    progress.done += got;
+  }
+  return progress;
+}
+
+std::string folder_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == path.npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+}  // namespace
+
+File::File(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
+
+File File::open(const std::string& path) {
+  check(path.find('\0') == path.npos, "\"", path.c_str(), "\": expected a file name, found a byte 0 in it");
+  // Without O_NONBLOCK opening a pipe would wait for its other end.
+  File file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK), path);
+  check(file.fd_ >= 0, path, ": can't be opened: ", std::strerror(errno));
+  struct stat info {};
+  check(fstat(file.fd_, &info) == 0, path, ": can't be examined: ", std::strerror(errno));
+  check(S_ISREG(info.st_mode), path, ": expected a regular file, found ", kind_of(info.st_mode));
+  file.size_ = info.st_size;
+  return file;
+}
+
+File File::open_beneath(const std::string& root, const std::string& name) {
+  check(!name.empty() && name.front() != '/' && name.find('\0') == name.npos, "\"", name.c_str(),
+        "\": expected a path inside ", root, ", found ", name.empty() ? "an empty one" : "an absolute one");
+  for (size_t begin = 0; begin <= name.size();) {
+    const size_t end = std::min(name.find('/', begin), name.size());
+    check(name.compare(begin, end - begin, "..") != 0, "\"", name, "\": expected a path inside ", root,
+          ", found \"..\" in it");
+    begin = end + 1;
+  }
+  const std::string joined = root + "/" + name;
+  const std::unique_ptr<char, void (*)(void*)> resolved(realpath(joined.c_str(), nullptr), std::free);
+  check(resolved != nullptr, joined, ": can't be opened: ", std::strerror(errno));
+  const std::string inside = root == "/" ? root : root + "/";
+  check(std::string_view(resolved.get()).starts_with(inside), joined, ": expected a path inside ", root,
+        ", found a link to ", resolved.get());
+  return open(resolved.get());
+}
+
+File::File(File&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)), path_(std::move(other.path_)), size_(other.size_) {}
+
+File& File::operator=(File&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  std::swap(path_, other.path_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+File::~File() {
+  if (fd_ >= 0) close(fd_);
+}
+
+void File::fail_reading(int64_t offset, int64_t expected, int64_t found, int error) const {
+  check(error == 0, path_, ": byte ", offset + found, ": can't be read: ", std::strerror(error));
+  fail(path_, ": byte ", offset, ": expected ", expected, " bytes, found ", found);
+}
+
+void File::read(void* destination, int64_t bytes, int64_t offset) const {
+  const Progress progress = pread_all(fd_, static_cast<char*>(destination), bytes, offset);
+  if (progress.done != bytes) fail_reading(offset, bytes, progress.done, progress.error);
+}
+
+void File::read_parallel(void* destination, int64_t bytes, int64_t offset) const {
+  bool complete = true;  // an exception must not leave a parallel region
+  kernels::parallel_for(bytes, kPartBytes, [&](int64_t begin, int64_t end) {
+    if (pread_all(fd_, static_cast<char*>(destination) + begin, end - begin, offset + begin).done != end - begin)
+      __atomic_store_n(&complete, false, __ATOMIC_RELAXED);
+  });
+  if (!complete) read(destination, bytes, offset);  // which says what is wrong and where
+}
+
+std::vector<uint8_t> File::read_all(int64_t max_bytes) const {
+  check(size_ <= max_bytes, path_, ": expected at most ", max_bytes, " bytes, found ", size_);
+  std::vector<uint8_t> bytes(static_cast<size_t>(size_));
+  read(bytes.data(), size_, 0);
+  return bytes;
+}
+
+NewFile::NewFile(const std::string& path) : path_(path), temporary_(text(path, ".tmp-", getpid())) {
+  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd_ < 0) fail_writing("created", errno);
+}
+
+NewFile::~NewFile() {
+  if (fd_ < 0) return;
+  close(fd_);
+  unlink(temporary_.c_str());
+}
+
+void NewFile::fail_writing(const char* what, int error) const {
+  std::string room;
+  struct statvfs disk {};
+  if ((error == ENOSPC || error == EDQUOT) && statvfs(folder_of(path_).c_str(), &disk) == 0)
+    room = text(" (", written_, " bytes written, ", static_cast<uint64_t>(disk.f_bavail) * disk.f_frsize, " free)");
+  fail(path_, ": can't be ", what, ": ", std::strerror(error), room);
+}
+
+void NewFile::write(const void* bytes, int64_t count) {
+  const char* at = static_cast<const char*>(bytes);
+  while (count > 0) {
+    const ssize_t done = ::write(fd_, at, static_cast<size_t>(count));
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) fail_writing("written", errno);
+    at += done;
+    count -= done;
+    written_ += done;
+  }
+}
+
+void NewFile::commit() {
+  if (fsync(fd_) != 0) fail_writing("written", errno);
+  const int file = std::exchange(fd_, -1);
+  const bool closed = close(file) == 0;
+  if (!closed || rename(temporary_.c_str(), path_.c_str()) != 0) {
+    const int error = errno;
+    unlink(temporary_.c_str());
+    fail_writing(closed ? "renamed" : "written", error);
+  }
+  const int folder = ::open(folder_of(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0) fail_writing("made durable", errno);
+  const int synced = fsync(folder), error = errno;
+  close(folder);
+  // Some file systems have no fsync for folders.
+  if (synced != 0 && error != EINVAL) fail_writing("made durable", error);
+}
+
+}  // namespace nanovlm
