@@ -5,6 +5,8 @@
 #include <numeric>
 #include <string_view>
 
+#include "kernels/parallel.h"
+
 namespace nanovlm {
 
 std::array<uint32_t, 4> philox(std::array<uint32_t, 4> c, std::array<uint32_t, 2> key) {
@@ -19,13 +21,16 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> c, std::array<uint32_t, 2
 
 uint32_t Random::bits() {
   const uint64_t block = position_ / 4;
-  const auto four = philox({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
-                            static_cast<uint32_t>(stream_), static_cast<uint32_t>(stream_ >> 32)},
-                           {static_cast<uint32_t>(seed_), static_cast<uint32_t>(seed_ >> 32)});
-  return four[position_++ % 4];
+  if (block != drawn_block_) {
+    drawn_ = philox({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), static_cast<uint32_t>(stream_),
+                     static_cast<uint32_t>(stream_ >> 32)},
+                    {static_cast<uint32_t>(seed_), static_cast<uint32_t>(seed_ >> 32)});
+    drawn_block_ = block;
+  }
+  return drawn_[position_++ % 4];
 }
 
-double Random::uniform() { return bits() * 0x1p-32; }
+double Random::uniform() { return (bits() >> 8) * 0x1p-24; }
 
 double Random::normal() {
   const double u = (bits() + 0.5) * 0x1p-32;  // never 0
@@ -42,8 +47,23 @@ uint64_t Random::below(uint64_t n) {
 }
 
 Tensor random_normal(Shape shape, float deviation, Random& random, const Device& device) {
-  std::vector<float> values(static_cast<size_t>(shape.numel()));
-  for (float& value : values) value = static_cast<float>(random.normal()) * deviation;
+  const int64_t n = shape.numel();
+  std::vector<float> values(static_cast<size_t>(n));
+  const uint64_t first = (random.position() + 3) / 4 * 4;
+  // Each counter gives four numbers, two Box-Muller pairs, so the work splits among threads at any place.
+  kernels::parallel_for(ceil_div(n, 4), 1024, [&](int64_t begin, int64_t end) {
+    Random local = random;
+    for (int64_t block = begin; block < end; ++block) {
+      local.seek(first + static_cast<uint64_t>(block) * 4);
+      for (int64_t i = block * 4; i < block * 4 + 4; i += 2) {
+        const double radius = std::sqrt(-2 * std::log((local.bits() + 0.5) * 0x1p-32));  // never log(0)
+        const double angle = 2 * std::numbers::pi * local.uniform();
+        if (i < n) values[static_cast<size_t>(i)] = static_cast<float>(radius * std::cos(angle)) * deviation;
+        if (i + 1 < n) values[static_cast<size_t>(i + 1)] = static_cast<float>(radius * std::sin(angle)) * deviation;
+      }
+    }
+  });
+  random.seek(first + static_cast<uint64_t>(ceil_div(n, 4)) * 4);
   return from_host(values, std::move(shape), device);
 }
 

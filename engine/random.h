@@ -3,6 +3,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "engine/tensor.h"
@@ -17,7 +18,7 @@ class Random {
   explicit Random(uint64_t seed, uint64_t stream = 0) : seed_(seed), stream_(stream) {}
 
   uint32_t bits();
-  double uniform();            // [0, 1), 32 bits
+  double uniform();            // [0, 1), 24 bits: exact as a float
   double normal();             // mean 0, deviation 1 (Box-Muller)
   uint64_t below(uint64_t n);  // 0 .. n - 1, unbiased; n > 0
 
@@ -26,6 +27,8 @@ class Random {
 
  private:
   uint64_t seed_, stream_, position_ = 0;
+  uint64_t drawn_block_ = UINT64_MAX;  // the counter that drawn_ comes from
+  std::array<uint32_t, 4> drawn_{};
 };
 
 // On the host, then copied: the same numbers on every device.

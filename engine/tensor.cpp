@@ -70,7 +70,9 @@ Tensor Tensor::viewed(Shape shape) const {
   check(is_contiguous(), "view: the tensor of shape ", shape_, " is not contiguous");
   check(shape.numel() == numel_, "view: shape is ", shape, ", but the tensor is ", shape_);
   Shape strides = contiguous_strides(shape);
-  return Tensor(storage_, offset_, std::move(shape), std::move(strides), dtype_);
+  Tensor y(storage_, offset_, shape, std::move(strides), dtype_);
+  if (recipe_) y.set_recipe([recipe = recipe_, shape] { return (*recipe)().viewed(shape); });
+  return y;
 }
 
 Tensor Tensor::slice(int dim, int64_t begin, int64_t end) const {
@@ -107,7 +109,18 @@ Tensor Tensor::detach() const {
   Tensor x = *this;
   x.node_ = nullptr;
   x.leaf_ = nullptr;
+  x.recipe_ = nullptr;
   return x;
+}
+
+Tensor& Tensor::set_recipe(Recipe recipe) {
+  recipe_ = std::make_shared<const Recipe>(std::move(recipe));
+  return *this;
+}
+
+Tensor::Recipe Tensor::recipe() const {
+  if (recipe_) return *recipe_;
+  return [x = detach()] { return x; };
 }
 
 Tensor empty(Shape shape, DType dtype, const Device& device) {

@@ -1,7 +1,7 @@
 // Tensor: a counted view of storage on a device - shape, strides, dtype - and, where gradients are recorded, its place
 // in the graph. Copying a Tensor copies the handle, never the numbers.
 #pragma once
-#include <initializer_list>
+#include <functional>
 #include <memory>
 #include <ostream>
 #include <vector>
@@ -74,8 +74,13 @@ class Tensor {
   const std::shared_ptr<Leaf>& leaf() const { return leaf_; }
   Tensor detach() const;  // the same numbers, without the graph
 
+  // How to compute these numbers again from tensors that are kept anyway (norms, activations). A node that needs its
+  // input later saves `recipe()` where there is one, and the numbers themselves are freed.
+  using Recipe = std::function<Tensor()>;
+  Tensor& set_recipe(Recipe recipe);
+  Recipe recipe() const;  // gives this very tensor where nothing cheaper is known
+
  private:
-  friend struct Node;
   friend class Graph;
   void* typed(DType expected) const;
 
@@ -87,6 +92,7 @@ class Tensor {
   std::shared_ptr<Node> node_;
   int output_ = 0;  // which of the node's outputs this is
   std::shared_ptr<Leaf> leaf_;
+  std::shared_ptr<const Recipe> recipe_;
 };
 
 Tensor empty(Shape shape, DType dtype, const Device& device);

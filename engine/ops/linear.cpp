@@ -1,0 +1,55 @@
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/matmul/matmul.h"
+
+#include "engine/ops.h"
+
+namespace nanovlm {
+namespace {
+
+void matmul(const Device& device, const kernels::Matmul& product) {
+  on(device, [&](auto backend, Stream stream) { kernels::matmul(backend, product, stream); });
+}
+
+}  // namespace
+
+// The rounded weight is made anew where it is used, forward and backward: reading it costs far less than the product,
+// and keeping a copy of every weight would cost a third of what the optimizer needs.
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType dtype) {
+  check(x.rank() == 2 && weight.rank() == 2 && x.size(1) == weight.size(1), "linear: x is ", x.shape(),
+        ", but weight is ", weight.shape());
+  const int64_t R = x.size(0), K = x.size(1), N = weight.size(0);
+  check(!bias.defined() || bias.shape() == Shape{N}, "linear: bias is ", bias.shape(), ", but weight is ",
+        weight.shape());
+  check(weight.dtype() == DType::f32, "linear: weight is ", weight.dtype(), ", but must be f32");
+
+  const Tensor rounded = cast(x.detach(), dtype);
+  Tensor y = empty({R, N}, dtype, x.device());
+  matmul(x.device(), {rounded.data(), cast(weight.detach(), dtype).data(), y.data(),
+                      bias.defined() ? bias.f32() : nullptr, R, N, K, false, true, false, dtype, dtype});
+
+  const Tensor::Recipe saved = x.dtype() == dtype ? x.recipe() : rounded.recipe();
+  const DType x_dtype = x.dtype();
+  return record("linear", y, {x, weight, bias}, [=](const Tensor& dy, const Needs& needs) -> Gradients {
+    Tensor dx, dweight, dbias;
+    if (needs[0]) {
+      dx = empty({R, K}, x_dtype, dy.device());
+      matmul(dy.device(), {dy.data(), cast(weight.detach(), dtype).data(), dx.data(), nullptr, R, K, N, false, false,
+                           false, dtype, x_dtype});
+    }
+    const MemoryScope scope(dy.device(), MemoryClass::gradient);
+    if (needs[1]) {
+      dweight = empty({N, K}, DType::f32, dy.device());
+      matmul(dy.device(),
+             {dy.data(), saved().data(), dweight.data(), nullptr, N, K, R, true, false, false, dtype, DType::f32});
+    }
+    if (needs[2]) {
+      dbias = zeros({N}, DType::f32, dy.device());
+      on(dy.device(), [&](auto backend, Stream stream) {
+        kernels::column_sum(backend, {dy.data(), dbias.f32(), R, N, dtype}, stream);
+      });
+    }
+    return {dx, dweight, dbias};
+  });
+}
+
+}  // namespace nanovlm

@@ -1,0 +1,84 @@
+#include "kernels/cross_entropy/cross_entropy.h"
+
+#include <algorithm>
+
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/matmul/matmul.h"
+
+#include "engine/ops.h"
+
+namespace nanovlm {
+namespace {
+
+// Rows whose logits are held at a time: large enough for an efficient product, small beside the model.
+constexpr int64_t kLogitBytes = int64_t{96} << 20;
+
+// y * (*factor), in place
+void scale_by(const Tensor& y, const Tensor& factor) {
+  on(y.device(), [&](auto backend, Stream stream) {
+    kernels::scale(backend, {y.data(), y.data(), y.numel(), 1.0f, factor.f32(), y.dtype()}, stream);
+  });
+}
+
+}  // namespace
+
+Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const std::vector<int32_t>& targets, DType dtype) {
+  const int64_t R = static_cast<int64_t>(targets.size());
+  check(R > 0, "linear_cross_entropy: no row has a label");
+  check(h.rank() == 2 && h.size(0) == R && weight.rank() == 2 && h.size(1) == weight.size(1),
+        "linear_cross_entropy: h is ", h.shape(), ", weight is ", weight.shape(), ", with ", R, " targets");
+  const int64_t C = h.size(1), V = weight.size(0);
+  for (const int32_t target : targets)
+    check(target >= 0 && target < V, "linear_cross_entropy: target ", target, ", but the vocabulary has ", V);
+  const Device device = h.device();
+  const bool training = device.context().record_gradients && (h.requires_grad() || weight.requires_grad());
+
+  const Tensor rounded = cast(h.detach(), dtype), w = cast(weight.detach(), dtype);
+  const Tensor target = from_host(targets, {R}, device), row_loss = empty({R}, DType::f32, device);
+  const int64_t chunk = std::clamp<int64_t>(kLogitBytes / (V * 4), 1, R);
+  const Tensor logits = empty({chunk, V}, DType::f32, device);
+  const Tensor dlogits = !training ? Tensor() : dtype == DType::f32 ? logits : empty({chunk, V}, dtype, device);
+  Tensor dh, dweight;
+  if (training) {
+    dh = empty(h.shape(), h.dtype(), device);
+    const MemoryScope scope(device, MemoryClass::gradient);
+    dweight = empty(weight.shape(), DType::f32, device);
+  }
+
+  for (int64_t begin = 0; begin < R; begin += chunk) {
+    const int64_t rows = std::min(chunk, R - begin);
+    const Tensor part = rounded.slice(0, begin, begin + rows);
+    on(device, [&](auto backend, Stream stream) {
+      kernels::matmul(
+          backend, {part.data(), w.data(), logits.data(), nullptr, rows, V, C, false, true, false, dtype, DType::f32},
+          stream);
+      kernels::cross_entropy(backend,
+                             {logits.f32(), target.i32() + begin, row_loss.f32() + begin, dlogits.data(), rows, V,
+                              1.0f / static_cast<float>(R), dtype},
+                             stream);
+      if (!training) return;
+      kernels::matmul(backend,
+                      {dlogits.data(), w.data(), dh.slice(0, begin, begin + rows).data(), nullptr, rows, C, V, false,
+                       false, false, dtype, h.dtype()},
+                      stream);
+      kernels::matmul(
+          backend,
+          {dlogits.data(), part.data(), dweight.data(), nullptr, V, C, rows, true, false, begin > 0, dtype, DType::f32},
+          stream);
+    });
+  }
+
+  Tensor loss = empty({}, DType::f32, device);
+  on(device, [&](auto backend, Stream stream) {
+    kernels::sum(backend, {row_loss.f32(), loss.f32(), R}, stream);
+    kernels::scale(backend, {loss.data(), loss.data(), 1, 1.0f / static_cast<float>(R), nullptr, DType::f32}, stream);
+  });
+  return record("linear_cross_entropy", loss, {h, weight},
+                [dh, dweight](const Tensor& dy, const Needs& needs) -> Gradients {
+                  if (needs[0]) scale_by(dh, dy);
+                  if (needs[1]) scale_by(dweight, dy);
+                  return {dh, dweight};
+                });
+}
+
+}  // namespace nanovlm

@@ -1,0 +1,75 @@
+#include "kernels/patch_embedding/patch_embedding.h"
+
+#include <cmath>
+
+#include "kernels/pixel_shuffle/pixel_shuffle.h"
+
+#include "engine/ops.h"
+
+namespace nanovlm {
+
+Tensor patch_embedding(const Tensor& images, const Tensor& weight, const Tensor& bias, const Tensor& position,
+                       DType dtype) {
+  check(images.rank() == 4 && images.size(1) == 3 && images.size(2) == images.size(3), "patch_embedding: images is ",
+        images.shape(), ", but must be [B, 3, S, S]");
+  check(weight.rank() == 4 && weight.size(1) == 3 && weight.size(2) == weight.size(3), "patch_embedding: weight is ",
+        weight.shape(), ", but must be [C, 3, p, p]");
+  const int64_t B = images.size(0), C = weight.size(0), K = weight.numel() / C;
+  const int S = static_cast<int>(images.size(2)), p = static_cast<int>(weight.size(2));
+  const int64_t P = int64_t{S / p} * (S / p);
+  check(P > 0, "patch_embedding: pictures of ", S, " pixels for patches of ", p);
+  check(position.shape() == Shape{1, P, C}, "patch_embedding: position is ", position.shape(), ", but must be [1, ", P,
+        ", ", C, "]");
+  check(bias.shape() == Shape{C}, "patch_embedding: bias is ", bias.shape(), ", but weight is ", weight.shape());
+
+  const Tensor kept = images.detach();
+  Tensor y = empty({B * P, C}, DType::f32, images.device());
+  const Tensor patches = empty({B * P, K}, dtype, images.device());
+  on(images.device(), [&](auto backend, Stream stream) {
+    kernels::patch_embedding(backend,
+                             {images.f32(), cast(weight.detach(), dtype).data(), bias.f32(), position.f32(), y.f32(),
+                              patches.data(), B, C, S, p, dtype},
+                             stream);
+  });
+  return record(
+      "patch_embedding", y, {images, weight, bias, position}, [=](const Tensor& dy, const Needs& needs) -> Gradients {
+        const Device& device = kept.device();
+        const Tensor patches = empty({B * P, K}, dtype, device), rounded = empty({B * P, C}, dtype, device);
+        const Tensor dimages = needs[0] ? empty_like(kept) : Tensor();
+        const MemoryScope scope(device, MemoryClass::gradient);
+        const Tensor dweight = needs[1] ? zeros_like(weight) : Tensor(), dbias = needs[2] ? zeros_like(bias) : Tensor(),
+                     dposition = needs[3] ? zeros_like(position) : Tensor();
+        const auto f32 = [](const Tensor& x) { return x.defined() ? x.f32() : nullptr; };
+        on(device, [&](auto backend, Stream stream) {
+          kernels::patch_embedding_backward(
+              backend,
+              {kept.f32(), cast(weight.detach(), dtype).data(), dy.f32(), f32(dweight), f32(dbias), f32(dposition),
+               f32(dimages), patches.data(), rounded.data(), B, C, S, p, dtype},
+              stream);
+        });
+        return {dimages, dweight, dbias, dposition};
+      });
+}
+
+namespace {
+Tensor shuffled(const Tensor& x, int64_t B, int64_t C, int n, int f, bool inverse) {
+  const int64_t tokens = B * n * n / (f * f);
+  Tensor y = empty(inverse ? Shape{B * n * n, C} : Shape{tokens, C * f * f}, x.dtype(), x.device());
+  on(x.device(), [&](auto backend, Stream stream) {
+    kernels::pixel_shuffle(backend, {x.data(), y.data(), B, C, n, f, inverse, x.dtype()}, stream);
+  });
+  return y;
+}
+}  // namespace
+
+Tensor pixel_shuffle(const Tensor& x, int64_t B, int f) {
+  check(x.rank() == 2 && B > 0 && x.size(0) % B == 0, "pixel_shuffle: x is ", x.shape(), " for a batch of ", B);
+  const int64_t P = x.size(0) / B, C = x.size(1);
+  const int n = static_cast<int>(std::lround(std::sqrt(static_cast<double>(P))));
+  check(int64_t{n} * n == P, "pixel_shuffle: ", P, " patches a picture, but must be a square number");
+  check(f > 0 && n % f == 0, "pixel_shuffle: a grid of ", n, " x ", n, " patches, but the factor is ", f);
+  return record("pixel_shuffle", shuffled(x, B, C, n, f, false), {x},
+                [=](const Tensor& dy, const Needs&) -> Gradients { return {shuffled(dy, B, C, n, f, true)}; });
+}
+
+}  // namespace nanovlm
