@@ -1,0 +1,72 @@
+#include "engine/optimizer.h"
+
+#include "kernels/adamw/adamw.h"
+
+namespace nanovlm {
+
+AdamW::AdamW(std::vector<ParameterGroup> groups, AdamWOptions options) : options_(options) {
+  for (size_t group = 0; group < groups.size(); ++group)
+    for (const Tensor& parameter : groups[group].parameters) {
+      check(parameter.leaf() != nullptr && parameter.dtype() == DType::f32, "AdamW: a parameter of shape ",
+            parameter.shape(), " is ", parameter.dtype(), parameter.leaf() ? "" : " and asks for no gradient",
+            ", but must be an f32 leaf");
+      check(by_leaf_.emplace(parameter.leaf().get(), states_.size()).second, "AdamW: a parameter of shape ",
+            parameter.shape(), " was given twice");
+      const MemoryScope scope(parameter.device(), MemoryClass::optimizer);
+      states_.push_back({parameter, zeros_like(parameter), zeros_like(parameter), group});
+    }
+  for (const ParameterGroup& group : groups) lrs_.push_back(group.lr);
+}
+
+double AdamW::clip_grad_norm(double max_norm) {
+  if (states_.empty()) return 0;
+  const Device& device = states_[0].parameter.device();
+  // One fp64 number, kept in two fp32 places: the engine has no fp64 tensor.
+  const Tensor sum = zeros({2}, DType::f32, device), norm = empty({1}, DType::f32, device);
+  Tensor factor = empty({1}, DType::f32, device);
+  on(device, [&](auto backend, Stream stream) {
+    double* total = static_cast<double*>(sum.data());
+    for (const State& state : states_)
+      if (const Tensor& gradient = state.parameter.grad(); gradient.defined())
+        kernels::sum_of_squares(backend, {gradient.f32(), total, gradient.numel(), true}, stream);
+    kernels::clip_scale(backend, {total, norm.f32(), factor.f32(), max_norm}, stream);
+  });
+  clip_ = max_norm > 0 ? factor : Tensor();
+  return norm.item();
+}
+
+void AdamW::begin_step(const std::vector<double>& lrs) {
+  check(lrs.size() == lrs_.size(), "AdamW: ", lrs.size(), " learning rates for ", lrs_.size(), " groups");
+  lrs_ = lrs;
+  ++t_;
+}
+
+void AdamW::step(const std::vector<double>& lrs) {
+  begin_step(lrs);
+  for (State& state : states_)
+    if (state.parameter.grad().defined()) update(state, state.parameter.grad());
+  clip_ = {};
+}
+
+void AdamW::zero_grad() {
+  for (State& state : states_) state.parameter.set_grad({});
+}
+
+void AdamW::update(Leaf& leaf) {
+  const auto found = by_leaf_.find(&leaf);
+  if (found != by_leaf_.end()) update(states_[found->second], leaf.grad);
+  leaf.grad = {};
+}
+
+void AdamW::update(State& state, const Tensor& gradient) {
+  const Tensor& p = state.parameter;
+  on(p.device(), [&](auto backend, Stream stream) {
+    kernels::adamw(
+        backend,
+        {p.f32(), state.m.f32(), state.v.f32(), gradient.f32(), nullptr, clip_.defined() ? clip_.f32() : nullptr,
+         p.numel(), t_, lrs_[state.group], options_.beta1, options_.beta2, options_.eps, options_.weight_decay},
+        stream);
+  });
+}
+
+}  // namespace nanovlm
