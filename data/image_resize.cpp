@@ -1,0 +1,198 @@
+// Resampling as Pillow does it, to the bit.
+//
+//   scale   = in / out,  reach = max(scale, 1)                        the filter widens when a picture shrinks
+//   centre  = (i + 0.5) * scale                                       of output i, in input coordinates
+//   weight  = filter((j + 0.5 - centre) / reach), normalised to sum 1 in double, then rounded to 22-bit fixed point
+//   out[i]  = clip((2^21 + sum_j weight[j] * in[j]) >> 22)            in int32; a byte again after each pass
+//
+// Columns first, then rows; a pass whose side already has the wanted size is left out.
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "data/image.h"
+
+// The two inner loops are compiled for several instruction sets and chosen when the program is loaded. The sanitizers'
+// own start-up comes later than that choice, so their builds do without.
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define NANOVLM_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define NANOVLM_CLONES
+#endif
+
+namespace nanovlm {
+namespace {
+
+constexpr int kFractionBits = 22;  // 8 bits of picture + 22 + sign and one to spare = 32
+constexpr int32_t kHalf = 1 << (kFractionBits - 1);
+
+constexpr int kLanes = 16;
+using Bytes = uint8_t __attribute__((vector_size(kLanes)));
+using Sums = int32_t __attribute__((vector_size(kLanes * 4)));
+
+double triangle(double x) {
+  x = std::abs(x);
+  return x < 1 ? 1 - x : 0;
+}
+
+double cubic(double x) {  // Keys' kernel with a = -0.5
+  constexpr double a = -0.5;
+  x = std::abs(x);
+  if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+  if (x < 2) return (((x - 5) * x + 8) * x - 4) * a;
+  return 0;
+}
+
+// Output i is the sum over t < count[i] of weight[start[i] + t] * input[first[i] + t].
+struct Taps {
+  std::vector<int> first, count;
+  std::vector<int64_t> start;
+  std::vector<int32_t> weight;
+};
+
+Taps make_taps(int in, int out, Filter filter) {
+  const auto f = filter == Filter::bilinear ? triangle : cubic;
+  const double scale = static_cast<double>(in) / out, reach = std::max(scale, 1.0);
+  const double support = (filter == Filter::bilinear ? 1.0 : 2.0) * reach;
+  Taps taps;
+  std::vector<double> w;
+  for (int i = 0; i < out; ++i) {
+    const double centre = (i + 0.5) * scale, inverse = 1.0 / reach;
+    const int first = std::max(static_cast<int>(centre - support + 0.5), 0);
+    const int last = std::min(static_cast<int>(centre + support + 0.5), in);
+    double sum = 0;
+    w.clear();
+    for (int j = first; j < last; ++j) {
+      w.push_back(f((j - centre + 0.5) * inverse));
+      sum += w.back();
+    }
+    taps.first.push_back(first);
+    taps.count.push_back(last - first);
+    taps.start.push_back(static_cast<int64_t>(taps.weight.size()));
+    for (const double v : w) {
+      const double fixed = (sum != 0 ? v / sum : v) * (1 << kFractionBits);
+      taps.weight.push_back(static_cast<int32_t>(fixed < 0 ? fixed - 0.5 : fixed + 0.5));
+    }
+  }
+  return taps;
+}
+
+// Rows of RGB with room behind each, so that a whole vector may be read or written at any pixel.
+struct Plane {
+  int64_t rows, stride;
+  std::vector<uint8_t> bytes;
+
+  Plane(int64_t rows, int64_t width)
+      : rows(rows), stride((3 * width + 2 * kLanes - 1) / kLanes * kLanes), bytes(rows * stride) {}
+  uint8_t* row(int64_t y) { return bytes.data() + y * stride; }
+  const uint8_t* row(int64_t y) const { return bytes.data() + y * stride; }
+};
+
+constexpr int kRows = kLanes / 4;  // rows a step of the column pass; a pixel is 3 lanes and one that is thrown away
+
+// One pixel of each of the rows at in[], at byte `offset`, and the byte behind it.
+inline __attribute__((always_inline)) Bytes pixels_at(const uint8_t* const in[kRows], int64_t offset) {
+  std::array<uint32_t, kRows> words;
+  for (int r = 0; r < kRows; ++r) std::memcpy(&words[r], in[r] + offset, 4);
+  return std::bit_cast<Bytes>(words);
+}
+
+// in[kRows] -> out[kRows], each a row of RGB: the rows share their weights, so one vector holds a pixel of each.
+NANOVLM_CLONES void resample_columns(const uint8_t* const in[kRows], uint8_t* const out[kRows], const Taps& taps,
+                                     int width) {
+  for (int x = 0; x < width; ++x) {
+    const int32_t* weight = &taps.weight[taps.start[x]];
+    const int64_t offset = 3 * static_cast<int64_t>(taps.first[x]);
+    Sums sum = Sums{} + kHalf;
+    for (int t = 0; t < taps.count[x]; ++t)
+      sum += __builtin_convertvector(pixels_at(in, offset + 3 * t), Sums) * weight[t];
+    sum >>= kFractionBits;
+    sum = sum < 0 ? Sums{} : sum > 255 ? Sums{} + 255 : sum;
+    const Bytes bytes = __builtin_convertvector(sum, Bytes);
+    const auto words = std::bit_cast<std::array<uint32_t, kRows>>(bytes);
+    for (int r = 0; r < kRows; ++r) std::memcpy(out[r] + 3 * x, &words[r], 4);
+  }
+}
+
+// One output row of `bytes` bytes from `count` input rows.
+NANOVLM_CLONES void resample_rows(const uint8_t* in, int64_t stride, const int32_t* weight, int count, int64_t bytes,
+                                  uint8_t* out) {
+  for (int64_t i = 0; i < bytes; i += kLanes) {
+    Sums sum = Sums{} + kHalf;
+    for (int t = 0; t < count; ++t) {
+      Bytes v;
+      std::memcpy(&v, in + t * stride + i, sizeof v);
+      sum += __builtin_convertvector(v, Sums) * weight[t];
+    }
+    sum >>= kFractionBits;
+    sum = sum < 0 ? Sums{} : sum > 255 ? Sums{} + 255 : sum;
+    const Bytes v = __builtin_convertvector(sum, Bytes);
+    std::memcpy(out + i, &v, sizeof v);
+  }
+}
+
+Plane resize_width(const Image& image, int width, Filter filter) {
+  const int64_t row_bytes = 3 * static_cast<int64_t>(image.width);
+  Plane out(image.height, width);
+  if (width == image.width) {
+    for (int y = 0; y < image.height; ++y) std::memcpy(out.row(y), &image.rgb[y * row_bytes], row_bytes);
+    return out;
+  }
+  const Taps taps = make_taps(image.width, width, filter);
+  Plane last(1, image.width), spare(1, width);  // the image itself has no room behind its last row
+  std::memcpy(last.row(0), &image.rgb[(image.height - 1) * row_bytes], row_bytes);
+  for (int y = 0; y < image.height; y += kRows) {
+    const uint8_t* from[kRows];
+    uint8_t* to[kRows];
+    for (int r = 0; r < kRows; ++r) {
+      from[r] = y + r < image.height - 1 ? &image.rgb[(y + r) * row_bytes] : last.row(0);
+      to[r] = y + r < image.height ? out.row(y + r) : spare.row(0);
+    }
+    resample_columns(from, to, taps, width);
+  }
+  return out;
+}
+
+}  // namespace
+
+Image resize(const Image& image, int width, int height, Filter filter) {
+  check(width > 0 && height > 0, "resize: wanted size is ", width, " x ", height, ", but both sides must be positive");
+  check(image.width > 0 && image.height > 0 &&
+            static_cast<int64_t>(image.rgb.size()) == int64_t{3} * image.width * image.height,
+        "resize: picture is ", image.width, " x ", image.height, " with ", image.rgb.size(), " bytes");
+  if (width == image.width && height == image.height) return image;
+
+  const Plane columns = resize_width(image, width, filter);
+  const int64_t row_bytes = 3 * static_cast<int64_t>(width);
+  Image out{width, height, std::vector<uint8_t>(static_cast<size_t>(row_bytes * height))};
+  if (height == image.height) {
+    for (int y = 0; y < height; ++y) std::memcpy(&out.rgb[y * row_bytes], columns.row(y), row_bytes);
+    return out;
+  }
+  const Taps taps = make_taps(image.height, height, filter);
+  Plane row(1, width);
+  for (int y = 0; y < height; ++y) {
+    resample_rows(columns.row(taps.first[y]), columns.stride, &taps.weight[taps.start[y]], taps.count[y], row_bytes,
+                  row.row(0));
+    std::memcpy(&out.rgb[y * row_bytes], row.row(0), row_bytes);
+  }
+  return out;
+}
+
+void image_to_tensor(const Image& image, int size, float* chw) {
+  static const auto unit = [] {
+    std::array<float, 256> table;
+    for (int i = 0; i < 256; ++i) table[i] = static_cast<float>(i) / 255.0f;
+    return table;
+  }();
+  const Image square = resize(image, size, size);
+  const int64_t pixels = static_cast<int64_t>(size) * size;
+  const uint8_t* rgb = square.rgb.data();
+  for (int64_t i = 0; i < pixels; ++i)
+    for (int c = 0; c < 3; ++c) chw[c * pixels + i] = unit[rgb[3 * i + c]];
+}
+
+}  // namespace nanovlm
