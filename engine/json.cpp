@@ -33,7 +33,7 @@ std::string shown(const std::string& text) {
 std::string described(const json& value) {
   if (value.is_object()) return text("an object with ", value.size(), value.size() == 1 ? " key" : " keys");
   if (value.is_array()) return text("an array of ", value.size());
-  if (value.is_string()) return "the string " + json(shown(value.get_ref<const std::string&>())).dump();
+  if (value.is_string()) return text("the string ", json(shown(value.get_ref<const std::string&>())).dump());
   return value.dump();
 }
 
@@ -41,8 +41,8 @@ std::string described(const json& value) {
 std::string key_step(std::string_view key) {
   bool plain = !key.empty();
   for (const char c : key) plain = plain && (std::isalnum(static_cast<unsigned char>(c)) || c == '_');
-  if (plain) return "." + shown(std::string(key));
-  return "[" + json(shown(std::string(key))).dump() + "]";
+  if (plain) return text(".", shown(std::string(key)));
+  return text("[", json(shown(std::string(key))).dump(), "]");
 }
 
 std::string line_and_column(std::string_view text, size_t byte) {
