@@ -84,7 +84,7 @@ Palette read_palette(const Source& source, const Header& h) {
     const uint8_t* bgr = &entries[i * h.palette_entry];
     palette.rgb[i] = {bgr[2], bgr[1], bgr[0]};
   }
-  return palette;
+  return palette.is_grey(static_cast<int>(h.colours)) ? Palette::grey() : palette;
 }
 
 // The indices of a run-length coded picture, rows in file order. What the codes leave out stays 0.
@@ -154,7 +154,9 @@ Image decode_bmp(const Source& source) {
     return image;
   }
   const int64_t stride = (h.width * h.bits + 31) / 32 * 4;
-  const auto pixels = source.read(h.pixels, static_cast<uint64_t>(stride * h.height), "pixel data");
+  // The padding behind the last row may be missing.
+  const int64_t total = stride * (h.height - 1) + (h.width * h.bits + 7) / 8;
+  const auto pixels = source.read(h.pixels, static_cast<uint64_t>(total), "pixel data");
   std::vector<uint8_t> indices(h.bits <= 8 ? h.width : 0);
   for (int64_t y = 0; y < h.height; ++y) {
     const uint8_t* row = &pixels[y * stride];

@@ -1,5 +1,6 @@
 // What the decoders in data/image_<format>.cpp share. Not for use outside data/image*.cpp.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <span>
@@ -48,13 +49,18 @@ class Source {
   const ImageLimits& limits_;
 };
 
-// Colours of a palette picture. An index beyond the file's palette is a grey level, as in Pillow.
+// Colours of a palette picture: black until set, which is what Pillow takes for an index beyond the file's palette.
 struct Palette {
-  std::array<std::array<uint8_t, 3>, 256> rgb;
+  std::array<std::array<uint8_t, 3>, 256> rgb{};
 
-  Palette() {
-    for (int i = 0; i < 256; ++i) rgb[i] = {static_cast<uint8_t>(i), static_cast<uint8_t>(i), static_cast<uint8_t>(i)};
+  static Palette grey() {
+    Palette p;
+    for (int i = 0; i < 256; ++i) p.rgb[i].fill(static_cast<uint8_t>(i));
+    return p;
   }
+  // Whether the first `count` entries are the grey levels 0, 1, 2... Pillow then takes any index for a grey level.
+  bool is_grey(int count) const { return std::equal(rgb.begin(), rgb.begin() + count, grey().rgb.begin()); }
+
   void paint(const uint8_t* indices, int64_t count, uint8_t* out) const {
     for (int64_t i = 0; i < count; ++i)
       for (int c = 0; c < 3; ++c) out[3 * i + c] = rgb[indices[i]][c];

@@ -93,6 +93,7 @@ uint64_t read_palette(const Source& source, uint64_t position, int flags, Palett
   const auto entries = source.read(position, 3 * static_cast<uint64_t>(count), "a palette");
   palette = Palette();
   for (int i = 0; i < count; ++i) palette.rgb[i] = {entries[3 * i], entries[3 * i + 1], entries[3 * i + 2]};
+  if (palette.is_grey(count)) palette = Palette::grey();
   return position + entries.size();
 }
 
@@ -100,7 +101,7 @@ uint64_t read_palette(const Source& source, uint64_t position, int flags, Palett
 
 Image decode_gif(const Source& source) {
   const int screen_width = source.u16(6, "the header"), screen_height = source.u16(8, "the header");
-  Palette palette;
+  Palette palette = Palette::grey();
   uint64_t at = read_palette(source, 13, source.u8(10, "the header"), palette);
 
   int background = 0;  // what is left outside the first frame

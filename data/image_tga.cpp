@@ -48,13 +48,12 @@ Header read_header(const Source& source) {
 }
 
 Palette read_palette(const Source& source, const Header& h) {
+  if (h.palette_count == 0) return Palette::grey();
   Palette palette;
-  if (h.palette_count == 0) return palette;
   const int bytes = h.palette_bits / 8;
   source.check(bytes > 0 && h.palette_first + h.palette_count <= 256, "expected a palette within 256 entries, found ",
                h.palette_count, " from ", h.palette_first);
   const auto entries = source.read(h.palette, static_cast<uint64_t>(h.palette_count) * bytes, "the palette");
-  for (int i = 0; i < h.palette_first; ++i) palette.rgb[i] = {0, 0, 0};
   for (int i = 0; i < h.palette_count; ++i)
     read_colour(&entries[static_cast<size_t>(i) * bytes], h.palette_bits, palette.rgb[h.palette_first + i].data());
   return palette;

@@ -202,8 +202,8 @@ std::vector<uint8_t> read_rows(const Source& source, const Directory& tags, cons
 }
 
 Palette read_palette(const Source& source, const Directory& tags, const Layout& l) {
+  if (l.photometric != kPalette) return Palette::grey();
   Palette palette;
-  if (l.photometric != kPalette) return palette;
   const auto& colours = tags.all(kColours, "colours");
   source.check(colours.size() == 768, "expected 768 palette values, found ", colours.size());
   for (int i = 0; i < 256; ++i)
