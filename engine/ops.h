@@ -9,8 +9,11 @@
 
 namespace nanovlm {
 
-// y = x weight^T + bias:  x [R, K] f32 or bf16, weight [N, K] f32, bias [N] f32 or undefined -> [R, N] dtype
+// y = x weight^T + bias:  x [R, K] f32 or bf16, weight [N, K] f32, bias [N] f32 or undefined -> [R, N] dtype.
+// A weight that is not trained may be held in dtype already. With `out`, the result has that dtype, not rounded to
+// dtype.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType dtype);
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType dtype, DType out);
 
 // The residual stream as a sum not yet taken: norms add `delta` and normalise in one pass.
 struct Residual {
@@ -43,7 +46,12 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, Heads heads,
                  const RopeTable& rope, bool causal);
 // The same with q | k | v side by side in one tensor [R, (H + 2 G) * D].
 Tensor attention(const Tensor& qkv, Heads heads, const Segments& segments, const RopeTable& rope, bool causal);
-Tensor rope(const Tensor& x, int H, int D, const RopeTable& table, const Tensor& positions);  // [R, H * D]; no gradient
+
+// For a KV cache [B, capacity, G * D]; none of these has a gradient.
+Tensor rope(const Tensor& x, int H, int D, const RopeTable& table, const Tensor& positions);  // [R, H * D]
+void write_rows(const Tensor& x, const Tensor& rows, const Tensor& cache);  // cache row rows[r] = x[r]
+// One token a sequence: q [B, H * D], rotated, over the first lengths[b] rows of its cache -> [B, H * D]
+Tensor attention_decode(const Tensor& q, const Tensor& k, const Tensor& v, Heads heads, const Tensor& lengths);
 
 Tensor gelu(const Tensor& x);                         // tanh approximation
 Tensor swiglu(const Tensor& gate, const Tensor& up);  // silu(gate) * up

@@ -120,4 +120,20 @@ Tensor rope(const Tensor& x, int H, int D, const RopeTable& table, const Tensor&
   return without_gradient("rope", y, {x});
 }
 
+Tensor attention_decode(const Tensor& q, const Tensor& k, const Tensor& v, Heads heads, const Tensor& lengths) {
+  check(k.rank() == 3 && k.size(2) == heads.G * heads.D && v.shape() == k.shape(), "attention_decode: k is ", k.shape(),
+        ", v is ", v.shape(), " for ", heads.G, " heads of ", heads.D);
+  check(q.shape() == Shape{k.size(0), heads.H * heads.D}, "attention_decode: q is ", q.shape(), ", but k is ",
+        k.shape());
+  Tensor o = empty_like(q);
+  on(q.device(), [&](auto backend, Stream stream) {
+    kernels::attention_decode(
+        backend,
+        {q.data(), k.data(), v.data(), lengths.i32(), o.data(), k.size(0), k.size(1), heads.H, heads.G, heads.D,
+         static_cast<float>(1 / std::sqrt(static_cast<double>(heads.D))), q.dtype()},
+        stream);
+  });
+  return without_gradient("attention_decode", o, {q, k, v});
+}
+
 }  // namespace nanovlm

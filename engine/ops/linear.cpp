@@ -15,21 +15,27 @@ void matmul(const Device& device, const kernels::Matmul& product) {
 // The rounded weight is made anew where it is used, forward and backward: reading it costs far less than the product,
 // and keeping a copy of every weight would cost a third of what the optimizer needs.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType dtype) {
+  return linear(x, weight, bias, dtype, dtype);
+}
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType dtype, DType out) {
   check(x.rank() == 2 && weight.rank() == 2 && x.size(1) == weight.size(1), "linear: x is ", x.shape(),
         ", but weight is ", weight.shape());
   const int64_t R = x.size(0), K = x.size(1), N = weight.size(0);
   check(!bias.defined() || bias.shape() == Shape{N}, "linear: bias is ", bias.shape(), ", but weight is ",
         weight.shape());
-  check(weight.dtype() == DType::f32, "linear: weight is ", weight.dtype(), ", but must be f32");
+  check(weight.dtype() == DType::f32 || (weight.dtype() == dtype && !weight.requires_grad()), "linear: weight is ",
+        weight.dtype(), ", but must be f32, or already ", dtype, " where it is not trained");
 
   const Tensor rounded = cast(x.detach(), dtype);
-  Tensor y = empty({R, N}, dtype, x.device());
+  Tensor y = empty({R, N}, out, x.device());
   matmul(x.device(), {rounded.data(), cast(weight.detach(), dtype).data(), y.data(),
-                      bias.defined() ? bias.f32() : nullptr, R, N, K, false, true, false, dtype, dtype});
+                      bias.defined() ? bias.f32() : nullptr, R, N, K, false, true, false, dtype, out});
 
   const Tensor::Recipe saved = x.dtype() == dtype ? x.recipe() : rounded.recipe();
   const DType x_dtype = x.dtype();
-  return record("linear", y, {x, weight, bias}, [=](const Tensor& dy, const Needs& needs) -> Gradients {
+  return record("linear", y, {x, weight, bias}, [=](const Tensor& gradient, const Needs& needs) -> Gradients {
+    const Tensor dy = cast(gradient, dtype);
     Tensor dx, dweight, dbias;
     if (needs[0]) {
       dx = empty({R, K}, x_dtype, dy.device());

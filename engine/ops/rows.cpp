@@ -17,14 +17,16 @@ void check_rows(const char* op, const std::vector<int32_t>& rows, int64_t limit)
     check(rows[i] >= 0 && rows[i] < limit, op, ": index ", i, " is ", rows[i], ", but there are ", limit, " rows");
 }
 
-Tensor gathered(const Tensor& x, const Tensor& index) {
+Tensor gathered(const Tensor& x, const Tensor& index, DType dtype) {
   const int64_t R = index.numel(), C = x.size(1);
-  Tensor y = empty({R, C}, x.dtype(), x.device());
+  Tensor y = empty({R, C}, dtype, x.device());
   on(x.device(), [&](auto backend, Stream stream) {
-    kernels::gather_rows(backend, {x.data(), index.i32(), y.data(), R, C, x.dtype(), x.dtype()}, stream);
+    kernels::gather_rows(backend, {x.data(), index.i32(), y.data(), R, C, x.dtype(), dtype}, stream);
   });
   return y;
 }
+
+Tensor gathered(const Tensor& x, const Tensor& index) { return gathered(x, index, x.dtype()); }
 
 void scatter(const Tensor& x, const Tensor& index, const Tensor& y) {
   on(x.device(), [&](auto backend, Stream stream) {
@@ -54,7 +56,7 @@ Tensor embedding(const Tensor& weight, const std::vector<int32_t>& ids) {
   check(weight.rank() == 2, "embedding: weight is ", weight.shape());
   check_rows("embedding", ids, weight.size(0));
   const Device device = weight.device();
-  Tensor y = gathered(weight.detach(), index_tensor(ids, device));
+  Tensor y = gathered(weight.detach(), index_tensor(ids, device), DType::f32);
   return record(
       "embedding", y, {weight}, [shape = weight.shape(), ids, device](const Tensor& dy, const Needs&) -> Gradients {
         const ById by_id(ids);
@@ -82,6 +84,12 @@ Tensor gather_rows(const Tensor& x, const std::vector<int32_t>& rows) {
                   scatter(dy, index, dx);
                   return {dx};
                 });
+}
+
+void write_rows(const Tensor& x, const Tensor& rows, const Tensor& cache) {
+  check(cache.rank() == 3 && x.rank() == 2 && x.size(1) == cache.size(2) && x.dtype() == cache.dtype(),
+        "write_rows: x is ", x.shape(), " ", x.dtype(), ", but the cache is ", cache.shape(), " ", cache.dtype());
+  scatter(x, rows, cache);
 }
 
 Tensor splice(const Tensor& a, const std::vector<int32_t>& a_rows, const Tensor& b,

@@ -1,0 +1,108 @@
+#include "model/language_model.h"
+
+#include <cmath>
+
+namespace nanovlm {
+
+std::vector<float> RotaryEmbedding::inv_freq() const {
+  std::vector<float> frequencies;
+  for (int64_t i = 0; i < head_dim / 2; ++i) {
+    // In fp32 steps, as torch computes 1 / base^(2 i / D).
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim);
+    frequencies.push_back(1.0f / std::pow(static_cast<float>(base), exponent));
+  }
+  return frequencies;
+}
+
+RopeTable RotaryEmbedding::operator()(int64_t length, const Device& device) const {
+  std::vector<float> frequencies = inv_freq();
+  if (length > max_positions)
+    for (float& f : frequencies)
+      f /= static_cast<float>(static_cast<double>(length) / static_cast<double>(max_positions));
+  const size_t D = static_cast<size_t>(head_dim), half = D / 2;
+  std::vector<float> cos(static_cast<size_t>(length) * D), sin(cos.size());
+  for (size_t t = 0; t < static_cast<size_t>(length); ++t)
+    for (size_t d = 0; d < D; ++d) {
+      const float angle = static_cast<float>(t) * frequencies[d % half];
+      cos[t * D + d] = std::cos(angle) * static_cast<float>(attn_scaling);
+      sin[t * D + d] = std::sin(angle) * static_cast<float>(attn_scaling);
+    }
+  return {from_host(cos, {length, head_dim}, device), from_host(sin, {length, head_dim}, device)};
+}
+
+Tensor LanguageModelGroupedQueryAttention::operator()(const Tensor& x, const RopeTable& rope, const Segments& texts,
+                                                      const Forward& run, const CacheStep* step) const {
+  const Tensor q = q_proj(x, run), k = k_proj(x, run), v = v_proj(x, run);
+  if (!step) return out_proj(attention(q, k, v, heads, texts, rope, true), run);
+
+  const Tensor rotated_q = nanovlm::rope(q, heads.H, heads.D, rope, texts.positions);
+  const Tensor rotated_k = nanovlm::rope(k, heads.G, heads.D, rope, texts.positions);
+  write_rows(rotated_k, step->rows, step->cache->k);
+  write_rows(v, step->rows, step->cache->v);
+  if (step->lengths.defined())
+    return out_proj(attention_decode(rotated_q, step->cache->k, step->cache->v, heads, step->lengths), run);
+  return out_proj(attention(rotated_q, rotated_k, v, heads, texts, {}, true), run);
+}
+
+Residual LanguageModelBlock::operator()(const Residual& in, const RopeTable& rope, const Segments& texts,
+                                        const Forward& run, const CacheStep* step, const std::string& name) const {
+  const auto [x, n1] = norm1(in, run);
+  run.show(name + ".norm1", n1);
+  const Tensor a = attn(n1, rope, texts, run, step);
+  run.show(name + ".attn", a);
+
+  const auto [h, n2] = norm2({x, a}, run);
+  run.show(name + ".norm2", n2);
+  const Tensor m = mlp(n2, run);
+  run.show(name + ".mlp", m);
+
+  const Residual out = {h, m};
+  run.show(name, out);
+  return out;
+}
+
+LanguageModel::LanguageModel(const VLMConfig& config, const Device& device)
+    : rotary_embd{config.lm_head_dim(), config.lm_re_base, config.lm_attn_scaling, config.lm_max_position_embeddings} {
+  const int64_t L = config.lm_hidden_dim, I = config.lm_inter_dim, V = config.lm_vocab_size;
+  const int64_t kv = config.lm_n_kv_heads * config.lm_head_dim();
+  const auto parameter = [&](Shape shape) { return empty(std::move(shape), DType::f32, device); };
+  const auto rms_norm = [&] { return RmsNorm{parameter({L}), static_cast<float>(config.lm_rms_eps)}; };
+  const Heads heads = {static_cast<int>(config.lm_n_heads), static_cast<int>(config.lm_n_kv_heads),
+                       static_cast<int>(config.lm_head_dim())};
+
+  token_embedding = parameter({V, L});
+  head = config.lm_tie_weights ? token_embedding : parameter({V, L});
+  for (int64_t i = 0; i < config.lm_n_blocks; ++i)
+    blocks.push_back(
+        {rms_norm(),
+         rms_norm(),
+         {heads, {parameter({L, L}), {}}, {parameter({kv, L}), {}}, {parameter({kv, L}), {}}, {parameter({L, L}), {}}},
+         {{parameter({I, L}), {}}, {parameter({I, L}), {}}, {parameter({L, I}), {}}}});
+  norm = rms_norm();
+}
+
+Tensor LanguageModel::operator()(const Tensor& embeddings, const Segments& texts, int64_t length, const Forward& run,
+                                 KvCache* cache, const Tensor& cache_rows, const Tensor& cache_lengths) const {
+  const RopeTable rope = rotary_embd(length, embeddings.device());
+  run.show("rope.cos", rope.cos);
+  run.show("rope.sin", rope.sin);
+  Residual x = {embeddings, {}};
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const std::string name = "decoder.blocks." + std::to_string(i);
+    if (cache) {
+      const CacheStep step = {&cache->blocks[i], cache_rows, cache_lengths, cache->capacity};
+      x = blocks[i](x, rope, texts, run, &step, name);
+    } else {
+      x = blocks[i](x, rope, texts, run, nullptr, name);
+    }
+  }
+  const Tensor y = norm(x, run).y;
+  run.show("decoder.norm", y);
+  return y;
+}
+
+Tensor LanguageModel::logits(const Tensor& h, const Forward& run) const {
+  return linear(h, head, {}, run.dtype, DType::f32);
+}
+
+}  // namespace nanovlm

@@ -1,0 +1,72 @@
+// The layers of both transformers. A layer owns its parameters and lists them by the names they have in a checkpoint;
+// loading, saving, the optimizer's groups and the count all walk those lists.
+#pragma once
+#include <functional>
+#include <string>
+
+#include "engine/ops.h"
+
+namespace nanovlm {
+
+// How a forward pass runs: the dtype of its products, and who wants to see the activations in between.
+struct Forward {
+  DType dtype = DType::f32;
+  std::function<void(const std::string& name, const Tensor& x)> trace;
+
+  void show(const std::string& name, const Tensor& x) const {
+    if (trace) trace(name, x);
+  }
+  void show(const std::string& name, const Residual& x) const {
+    if (trace) trace(name, add(x));  // the sum is made only for whoever looks
+  }
+};
+
+struct Linear {
+  Tensor weight, bias;  // [N, K]; [N] or undefined
+
+  Tensor operator()(const Tensor& x, const Forward& run) const { return linear(x, weight, bias, run.dtype); }
+
+  template <class V>
+  void parameters(V&& v) {
+    v("weight", weight);
+    if (bias.defined()) v("bias", bias);
+  }
+};
+
+struct RmsNorm {
+  Tensor weight;  // [C]
+  float eps = 1e-5f;
+
+  Normed operator()(const Residual& x, const Forward& run) const { return rms_norm(x, weight, eps, run.dtype); }
+
+  template <class V>
+  void parameters(V&& v) {
+    v("weight", weight);
+  }
+};
+
+struct LayerNorm {
+  Tensor weight, bias;  // [C]
+  float eps = 1e-6f;
+
+  Normed operator()(const Residual& x, const Forward& run) const { return layer_norm(x, weight, bias, eps, run.dtype); }
+
+  template <class V>
+  void parameters(V&& v) {
+    v("weight", weight), v("bias", bias);
+  }
+};
+
+// Calls f(name, tensor) for every parameter below `module`, names joined by dots.
+template <class Module, class F>
+void walk(Module& module, const std::string& prefix, const F& f) {
+  module.parameters([&](const std::string& name, auto& child) {
+    const std::string path = prefix.empty() ? name : prefix + "." + name;
+    if constexpr (std::is_same_v<std::decay_t<decltype(child)>, Tensor>)
+      f(path, child);
+    else
+      walk(child, path, f);
+  });
+}
+
+}  // namespace nanovlm

@@ -1,0 +1,72 @@
+#include "model/vision_transformer.h"
+
+#include "engine/autograd.h"
+
+namespace nanovlm {
+namespace {
+
+// One segment of P rows for each of B pictures.
+Segments picture_segments(int64_t B, int64_t P, const Device& device) {
+  std::vector<int32_t> bounds;
+  for (int64_t b = 0; b <= B; ++b) bounds.push_back(static_cast<int32_t>(b * P));
+  return {from_host(bounds, {B + 1}, device), P, {}, {}};
+}
+
+}  // namespace
+
+Tensor ViTPatchEmbeddings::operator()(const Tensor& images, const Forward& run) const {
+  const Tensor y = patch_embedding(images, conv.weight, conv.bias, position_embedding, run.dtype);
+  if (run.trace) {
+    // The bare convolution, which the kernel never writes: what a zero position embedding leaves.
+    const NoGrad no_grad(images.device());
+    run.show("vision.patch_conv",
+             patch_embedding(images, conv.weight, conv.bias, zeros_like(position_embedding), run.dtype));
+    run.show("vision.patch_embedding", y);
+  }
+  return y;
+}
+
+Residual ViTBlock::operator()(const Residual& in, const Segments& pictures, const Forward& run,
+                              const std::string& name) const {
+  const auto [x, n1] = ln1(in, run);
+  run.show(name + ".ln1", n1);
+  const Tensor a = attn(n1, pictures, run);
+  run.show(name + ".attn", a);
+
+  const auto [h, n2] = ln2({x, a}, run);
+  run.show(name + ".ln2", n2);
+  const Tensor m = mlp(n2, run);
+  run.show(name + ".mlp", m);
+
+  const Residual out = {h, m};
+  run.show(name, out);
+  return out;
+}
+
+ViT::ViT(const VLMConfig& config, const Device& device) {
+  const int64_t C = config.vit_hidden_dim, I = config.vit_inter_dim, p = config.vit_patch_size;
+  const auto parameter = [&](Shape shape) { return empty(std::move(shape), DType::f32, device); };
+  const auto norm = [&] { return LayerNorm{parameter({C}), parameter({C}), static_cast<float>(config.vit_ln_eps)}; };
+  const Heads heads = {static_cast<int>(config.vit_n_heads), static_cast<int>(config.vit_n_heads),
+                       static_cast<int>(config.vit_head_dim())};
+
+  patch_embedding = {{parameter({C, 3, p, p}), parameter({C})}, parameter({1, config.patches(), C})};
+  for (int64_t i = 0; i < config.vit_n_blocks; ++i)
+    blocks.push_back({norm(),
+                      norm(),
+                      {heads, {parameter({3 * C, C}), parameter({3 * C})}, {parameter({C, C}), parameter({C})}},
+                      {{parameter({I, C}), parameter({I})}, {parameter({C, I}), parameter({C})}}});
+  layer_norm = norm();
+}
+
+Tensor ViT::operator()(const Tensor& images, const Forward& run) const {
+  Residual x = {patch_embedding(images, run), {}};
+  const int64_t B = images.size(0);
+  const Segments pictures = picture_segments(B, x.x.size(0) / B, images.device());
+  for (size_t i = 0; i < blocks.size(); ++i) x = blocks[i](x, pictures, run, "vision.blocks." + std::to_string(i));
+  const Tensor y = layer_norm(x, run).y;
+  run.show("vision.post_layernorm", y);
+  return y;
+}
+
+}  // namespace nanovlm

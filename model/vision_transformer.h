@@ -1,0 +1,81 @@
+// The vision encoder: SigLIP's vision transformer without its pooling head.
+#pragma once
+#include <vector>
+
+#include "model/config.h"
+#include "model/layers.h"
+
+namespace nanovlm {
+
+struct ViTPatchEmbeddings {
+  Linear conv;                // weight [C, 3, p, p], bias [C]
+  Tensor position_embedding;  // [1, P, C]
+
+  // [B, 3, S, S] -> [B * P, C]
+  Tensor operator()(const Tensor& images, const Forward& run) const;
+
+  template <class V>
+  void parameters(V&& v) {
+    v("conv", conv), v("position_embedding", position_embedding);
+  }
+};
+
+struct ViTMultiHeadAttention {
+  Heads heads;
+  Linear qkv_proj, out_proj;
+
+  // [B * P, C] -> [B * P, C]; every patch sees every patch of its picture
+  Tensor operator()(const Tensor& x, const Segments& pictures, const Forward& run) const {
+    return out_proj(attention(qkv_proj(x, run), heads, pictures, {}, false), run);
+  }
+
+  template <class V>
+  void parameters(V&& v) {
+    v("qkv_proj", qkv_proj), v("out_proj", out_proj);
+  }
+};
+
+struct ViTMLP {
+  Linear fc1, fc2;
+
+  Tensor operator()(const Tensor& x, const Forward& run) const { return fc2(gelu(fc1(x, run)), run); }
+
+  template <class V>
+  void parameters(V&& v) {
+    v("fc1", fc1), v("fc2", fc2);
+  }
+};
+
+// Pre-norm transformer block. The stream comes in and goes out as a sum not yet taken.
+struct ViTBlock {
+  LayerNorm ln1, ln2;
+  ViTMultiHeadAttention attn;
+  ViTMLP mlp;
+
+  Residual operator()(const Residual& in, const Segments& pictures, const Forward& run, const std::string& name) const;
+
+  template <class V>
+  void parameters(V&& v) {
+    v("ln1", ln1), v("attn", attn), v("ln2", ln2), v("mlp", mlp);
+  }
+};
+
+struct ViT {
+  ViTPatchEmbeddings patch_embedding;
+  std::vector<ViTBlock> blocks;
+  LayerNorm layer_norm;
+
+  explicit ViT(const VLMConfig& config, const Device& device);
+
+  // [B, 3, S, S] -> [B * P, C]
+  Tensor operator()(const Tensor& images, const Forward& run) const;
+
+  template <class V>
+  void parameters(V&& v) {
+    v("patch_embedding", patch_embedding);
+    for (size_t i = 0; i < blocks.size(); ++i) v("blocks." + std::to_string(i), blocks[i]);
+    v("layer_norm", layer_norm);
+  }
+};
+
+}  // namespace nanovlm
