@@ -65,19 +65,18 @@ LanguageModel::LanguageModel(const VLMConfig& config, const Device& device)
     : rotary_embd{config.lm_head_dim(), config.lm_re_base, config.lm_attn_scaling, config.lm_max_position_embeddings} {
   const int64_t L = config.lm_hidden_dim, I = config.lm_inter_dim, V = config.lm_vocab_size;
   const int64_t kv = config.lm_n_kv_heads * config.lm_head_dim();
-  const auto parameter = [&](Shape shape) { return empty(std::move(shape), DType::f32, device); };
-  const auto rms_norm = [&] { return RmsNorm{parameter({L}), static_cast<float>(config.lm_rms_eps)}; };
+  const auto make = [&](Shape shape) { return parameter(std::move(shape), device); };
+  const auto rms_norm = [&] { return RmsNorm{make({L}), static_cast<float>(config.lm_rms_eps)}; };
   const Heads heads = {static_cast<int>(config.lm_n_heads), static_cast<int>(config.lm_n_kv_heads),
                        static_cast<int>(config.lm_head_dim())};
 
-  token_embedding = parameter({V, L});
-  head = config.lm_tie_weights ? token_embedding : parameter({V, L});
+  token_embedding = make({V, L});
+  head = config.lm_tie_weights ? token_embedding : make({V, L});
   for (int64_t i = 0; i < config.lm_n_blocks; ++i)
-    blocks.push_back(
-        {rms_norm(),
-         rms_norm(),
-         {heads, {parameter({L, L}), {}}, {parameter({kv, L}), {}}, {parameter({kv, L}), {}}, {parameter({L, L}), {}}},
-         {{parameter({I, L}), {}}, {parameter({I, L}), {}}, {parameter({L, I}), {}}}});
+    blocks.push_back({rms_norm(),
+                      rms_norm(),
+                      {heads, {make({L, L}), {}}, {make({kv, L}), {}}, {make({kv, L}), {}}, {make({L, L}), {}}},
+                      {{make({I, L}), {}}, {make({I, L}), {}}, {make({L, I}), {}}}});
   norm = rms_norm();
 }
 

@@ -21,6 +21,12 @@ struct Forward {
   }
 };
 
+// A fresh parameter: f32, counted as such, and asking for its gradient. Its numbers are undefined.
+inline Tensor parameter(Shape shape, const Device& device) {
+  const MemoryScope scope(device, MemoryClass::parameter);
+  return empty(std::move(shape), DType::f32, device).set_requires_grad();
+}
+
 struct Linear {
   Tensor weight, bias;  // [N, K]; [N] or undefined
 

@@ -11,7 +11,7 @@ struct ModalityProjector {
 
   ModalityProjector(const VLMConfig& config, const Device& device)
       : factor(static_cast<int>(config.mp_pixel_shuffle_factor)),
-        proj{empty({config.lm_hidden_dim, config.mp_input_dim()}, DType::f32, device), {}} {}
+        proj{parameter({config.lm_hidden_dim, config.mp_input_dim()}, device), {}} {}
 
   // [B * P, C] -> [B * P / factor^2, L]
   Tensor operator()(const Tensor& x, int64_t B, const Forward& run) const {

@@ -45,17 +45,17 @@ Residual ViTBlock::operator()(const Residual& in, const Segments& pictures, cons
 
 ViT::ViT(const VLMConfig& config, const Device& device) {
   const int64_t C = config.vit_hidden_dim, I = config.vit_inter_dim, p = config.vit_patch_size;
-  const auto parameter = [&](Shape shape) { return empty(std::move(shape), DType::f32, device); };
-  const auto norm = [&] { return LayerNorm{parameter({C}), parameter({C}), static_cast<float>(config.vit_ln_eps)}; };
+  const auto make = [&](Shape shape) { return parameter(std::move(shape), device); };
+  const auto norm = [&] { return LayerNorm{make({C}), make({C}), static_cast<float>(config.vit_ln_eps)}; };
   const Heads heads = {static_cast<int>(config.vit_n_heads), static_cast<int>(config.vit_n_heads),
                        static_cast<int>(config.vit_head_dim())};
 
-  patch_embedding = {{parameter({C, 3, p, p}), parameter({C})}, parameter({1, config.patches(), C})};
+  patch_embedding = {{make({C, 3, p, p}), make({C})}, make({1, config.patches(), C})};
   for (int64_t i = 0; i < config.vit_n_blocks; ++i)
     blocks.push_back({norm(),
                       norm(),
-                      {heads, {parameter({3 * C, C}), parameter({3 * C})}, {parameter({C, C}), parameter({C})}},
-                      {{parameter({I, C}), parameter({I})}, {parameter({C, I}), parameter({C})}}});
+                      {heads, {make({3 * C, C}), make({3 * C})}, {make({C, C}), make({C})}},
+                      {{make({I, C}), make({I})}, {make({C, I}), make({C})}}});
   layer_norm = norm();
 }
 

@@ -38,9 +38,10 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType d
     const Tensor dy = cast(gradient, dtype);
     Tensor dx, dweight, dbias;
     if (needs[0]) {
-      dx = empty({R, K}, x_dtype, dy.device());
+      dx = empty({R, K}, dtype == DType::f32 ? DType::f32 : x_dtype, dy.device());
       matmul(dy.device(), {dy.data(), cast(weight.detach(), dtype).data(), dx.data(), nullptr, R, K, N, false, false,
-                           false, dtype, x_dtype});
+                           false, dtype, dx.dtype()});
+      dx = cast(dx, x_dtype);
     }
     const MemoryScope scope(dy.device(), MemoryClass::gradient);
     if (needs[1]) {

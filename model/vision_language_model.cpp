@@ -1,0 +1,104 @@
+#include "model/vision_language_model.h"
+
+#include "engine/random.h"
+
+namespace nanovlm {
+namespace {
+
+bool ends_with(const std::string& name, const std::string& end) {
+  return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
+}
+
+void fill(const Tensor& x, float value) { copy_from_host(x, std::vector<float>(x.numel(), value).data(), x.bytes()); }
+
+// A convolution over pixels in [0, 1] that gives what one with weights w and no bias gives over 2 pixel - 1.
+void fold_pixel_range(const Linear& conv, const Tensor& weight) {
+  std::vector<float> w = to_host(weight);
+  const size_t C = static_cast<size_t>(weight.size(0)), K = w.size() / C;
+  std::vector<float> bias(C);
+  for (size_t c = 0; c < C; ++c)
+    for (size_t k = 0; k < K; ++k) {
+      bias[c] -= w[c * K + k];
+      w[c * K + k] *= 2;
+    }
+  copy_from_host(conv.weight, w.data(), conv.weight.bytes());
+  copy_from_host(conv.bias, bias.data(), conv.bias.bytes());
+}
+
+VLMConfig validated(const VLMConfig& config) {
+  config.validate("config");
+  return config;
+}
+
+}  // namespace
+
+VisionLanguageModel::VisionLanguageModel(const VLMConfig& config_in, const Device& device)
+    : config(validated(config_in)), vision_encoder(config, device), decoder(config, device), MP(config, device) {}
+
+void VisionLanguageModel::initialise(uint64_t seed, Init init) {
+  constexpr float kDeviation = 0.02f;
+  walk(*this, "", [&](const std::string& name, Tensor& x) {
+    Random random(seed, hash_of(name));
+    const auto draw = [&](const Tensor& values) { copy_from_host(x, to_device(values, x.device()).data(), x.bytes()); };
+    if (ends_with(name, ".bias"))
+      fill(x, 0);
+    else if (x.rank() == 1)
+      fill(x, 1);  // the weight of a norm
+    else if (ends_with(name, "position_embedding") && init == Init::nanovlm)
+      draw(random_uniform(x.shape(), 0, 1, random, x.device()));
+    else
+      draw(random_normal(x.shape(), kDeviation, random, x.device()));
+  });
+  if (init == Init::balanced) {
+    const Linear& conv = vision_encoder.patch_embedding.conv;
+    Random random(seed, hash_of("patch embedding over pixels in [-1, 1]"));
+    fold_pixel_range(conv, random_normal(conv.weight.shape(), kDeviation, random, device()));
+  }
+}
+
+Tensor VisionLanguageModel::embed(const Batch& batch, const Layout& layout, const Forward& run) const {
+  const Tensor images = to_device(batch.images, device());
+  check(images.size(2) == config.vit_img_size && images.size(3) == config.vit_img_size, "batch: images is ",
+        images.shape(), ", but vit_img_size is ", config.vit_img_size);
+  const Tensor pictures = MP(vision_encoder(images, run), layout.B, run);
+  const Tensor text = embedding(decoder.token_embedding, layout.ids);
+  run.show("decoder.token_embedding", text);
+  const Tensor embeddings = splice(pictures, layout.picture_rows, text, layout.text_rows);
+  run.show("decoder.inputs_embeds", embeddings);
+  return embeddings;
+}
+
+Tensor VisionLanguageModel::loss(const Batch& batch, const Forward& run, Padding padding) const {
+  const Layout layout = layout_of(batch, config.image_tokens(), config.lm_vocab_size, padding, device());
+  check(!layout.targets.empty(), "loss: all ", batch.labels.numel(), " labels of the batch are ", kIgnoredLabel,
+        " (ignored): there is nothing to learn from");
+  const Tensor h = decoder(embed(batch, layout, run), layout.segments, layout.T, run);
+  return linear_cross_entropy(gather_rows(h, layout.label_rows), decoder.head, layout.targets, run.dtype);
+}
+
+Tensor VisionLanguageModel::logits(const Batch& batch, const Forward& run) const {
+  const Layout layout = layout_of(batch, config.image_tokens(), config.lm_vocab_size, Padding::dense, device());
+  const Tensor h = decoder(embed(batch, layout, run), layout.segments, layout.T, run);
+  const Tensor y = decoder.logits(h, run);
+  run.show("decoder.head", y);
+  return y;
+}
+
+void VisionLanguageModel::to_inference(DType dtype) {
+  const NoGrad no_grad(device());
+  const MemoryScope scope(device(), MemoryClass::parameter);
+  const bool tied = decoder.tied();
+  walk(*this, "", [&](const std::string& name, Tensor& x) {
+    const bool is_product_weight = x.rank() > 1 && !ends_with(name, "position_embedding");
+    x = is_product_weight ? cast(x.detach(), dtype) : x.detach();
+  });
+  if (tied) decoder.head = decoder.token_embedding;
+}
+
+int64_t VisionLanguageModel::parameter_count() {
+  int64_t count = 0;
+  walk(*this, "", [&](const std::string&, Tensor& x) { count += x.numel(); });
+  return count;
+}
+
+}  // namespace nanovlm

@@ -1,0 +1,111 @@
+#include "model/weights.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "engine/safetensors.h"
+
+namespace nanovlm {
+namespace {
+
+constexpr const char* kEmbedding = "decoder.token_embedding.weight";
+constexpr const char* kHead = "decoder.head.weight";
+constexpr const char* kInvFreq = "decoder.rotary_embd.inv_freq";
+
+// The name under which the file holds a parameter.
+std::string name_in(const SafetensorsFile& file, const std::string& name, bool tied) {
+  return tied && name == kEmbedding && !file.contains(name) ? kHead : name;
+}
+
+void write_text(const std::filesystem::path& path, const std::string& content) {
+  std::ofstream out(path, std::ios::binary);
+  out << content;
+  out.flush();
+  check(out.good(), path.string(), ": can't be written");
+  out.close();
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  check(fd >= 0 && fsync(fd) == 0, path.string(), ": can't be flushed to disk");
+  close(fd);
+}
+
+}  // namespace
+
+void load_weights(VisionLanguageModel& model, const std::string& path, std::vector<std::string>& warnings) {
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  const bool tied = model.decoder.tied();
+  std::string problems;
+  std::set<std::string> used = {kInvFreq};
+  if (tied) used.insert(kHead), used.insert(kEmbedding);
+
+  walk(model, "", [&](const std::string& name, Tensor& x) {
+    const std::string stored = name_in(file, name, tied);
+    used.insert(stored);
+    if (!file.contains(stored)) {
+      problems += text("\n  ", stored, ": missing, expected ", x.shape());
+      return;
+    }
+    const SafetensorsFile::Entry& entry = file.entry(stored);
+    if (entry.shape != x.shape())
+      problems += text("\n  ", stored, ": shape is ", entry.shape, ", expected ", x.shape());
+    if (entry.dtype != "F32" && entry.dtype != "BF16" && entry.dtype != "F16" && entry.dtype != "F64")
+      problems += text("\n  ", stored, ": dtype is ", entry.dtype, ", expected F32, BF16, F16 or F64");
+  });
+  check(problems.empty(), path, ": does not hold the weights of this model:", problems);
+  for (const auto& [name, entry] : file.entries())
+    if (!used.contains(name)) warnings.push_back(text(path, ": unknown tensor \"", name, "\" is ignored"));
+
+  walk(model, "", [&](const std::string& name, Tensor& x) {
+    const std::string stored = name_in(file, name, tied);
+    if (x.device().is_host() && file.entry(stored).dtype == "F32") {
+      file.read_into(stored, {static_cast<std::byte*>(x.data()), static_cast<size_t>(x.bytes())});
+    } else {
+      const std::vector<float> values = file.read_f32(stored);
+      copy_from_host(x, values.data(), x.bytes());
+    }
+  });
+}
+
+VisionLanguageModel load_checkpoint(const std::string& folder, const Device& device,
+                                    std::vector<std::string>& warnings) {
+  VisionLanguageModel model(load_config(folder, warnings), device);
+  load_weights(model, folder + "/model.safetensors", warnings);
+  return model;
+}
+
+std::vector<std::pair<std::string, Tensor>> checkpoint_tensors(VisionLanguageModel& model) {
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  const bool tied = model.decoder.tied();
+  walk(model, "", [&](const std::string& name, Tensor& x) {
+    tensors.emplace_back(tied && name == kEmbedding ? kHead : name, x.detach());
+  });
+  const std::vector<float> frequencies = model.decoder.rotary_embd.inv_freq();
+  tensors.emplace_back(kInvFreq, from_host(frequencies, {static_cast<int64_t>(frequencies.size())}, model.device()));
+  return tensors;
+}
+
+void save_checkpoint(VisionLanguageModel& model, const std::string& folder) {
+  namespace fs = std::filesystem;
+  const fs::path target = fs::path(folder).lexically_normal();
+  const fs::path temporary = target.string() + ".tmp-" + std::to_string(getpid()), old = target.string() + ".old";
+  std::error_code error;
+  fs::remove_all(temporary, error);
+  fs::create_directories(temporary, error);
+  check(!error, temporary.string(), ": can't be created: ", error.message());
+
+  write_text(temporary / "config.json", to_json_text(model.config));
+  std::map<std::string, std::string> metadata = {{"format", "pt"}};
+  if (model.decoder.tied()) metadata[kEmbedding] = kHead;
+  write_safetensors((temporary / "model.safetensors").string(), checkpoint_tensors(model), metadata);
+
+  fs::remove_all(old, error);
+  if (fs::exists(target)) fs::rename(target, old);
+  fs::rename(temporary, target, error);
+  check(!error, target.string(), ": can't be put in place: ", error.message());
+  fs::remove_all(old, error);
+}
+
+}  // namespace nanovlm
