@@ -76,7 +76,7 @@ class Builder final : public json::json_sax_t {
     const auto [place, is_new] = open_.back()->get_ref<json::object_t&>().emplace(std::move(name), nullptr);
     member_ = &place->second;
     keys_.back() = &place->first;
-    check(is_new, where_, ": ", path(), ": expected each key once, found it twice");
+    if (!is_new) fail(where_, ": ", path(), ": expected each key once, found it twice");
     return true;
   }
 
@@ -109,8 +109,8 @@ class Builder final : public json::json_sax_t {
   }
 
   bool open(json&& container) {
-    check(open_.size() < kMaxDepth, where_, ": ", path(), ": expected at most ", kMaxDepth,
-          " levels of nesting, found more");
+    if (open_.size() == kMaxDepth)
+      fail(where_, ": ", path(), ": expected at most ", kMaxDepth, " levels of nesting, found more");
     put(std::move(container));
     open_.push_back(last_);
     keys_.push_back(nullptr);
