@@ -1,0 +1,182 @@
+// What attention's directions share on the CPU: scratch memory, a product of small matrices that stay in cache, and the
+// loading of rows. Internal linkage, as in kernels/cpu_math.h.
+#pragma once
+#include <cmath>
+#include <cstring>
+#include <new>
+
+#include "kernels/attention/attention.h"
+#include "kernels/cpu_math.h"
+#include "kernels/rope/rotate.h"
+
+namespace nanovlm::kernels {
+namespace {
+
+// The floats of one vector register, and how many such registers a row of the product's register block takes: with
+// kStrip rows it leaves registers for the operands.
+#if defined(__AVX512F__)
+constexpr int kLanes = 16, kVectors = 4;
+#elif defined(__AVX__)
+constexpr int kLanes = 8, kVectors = 2;
+#else
+constexpr int kLanes = 4, kVectors = 2;
+#endif
+constexpr int kStrip = 4;
+
+constexpr int64_t kTile = 64;    // keys that are loaded together
+constexpr int64_t kBlock = 16;   // queries of one head that meet a tile together
+constexpr int64_t kChunk = 256;  // queries that share the loading of a tile: a multiple of kBlock
+
+constexpr float kHidden = -INFINITY;  // the score of a key that may not be seen
+constexpr float kNoBias[kTile] = {};
+
+using Lanes [[gnu::vector_size(kLanes * sizeof(float)), gnu::may_alias]] = float;
+
+constexpr int64_t round_up(int64_t n, int64_t step) { return ceil_div(n, step) * step; }
+
+// n zeros, aligned for vectors.
+class Floats {
+ public:
+  explicit Floats(int64_t n) : data_(static_cast<float*>(::operator new(n * sizeof(float), kAlignment))) {
+    std::memset(data_, 0, n * sizeof(float));
+  }
+  ~Floats() { ::operator delete(data_, kAlignment); }
+  Floats(const Floats&) = delete;
+  Floats& operator=(const Floats&) = delete;
+  operator float*() const { return data_; }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  float* data_;
+};
+
+inline void fill(float* x, int64_t n, float value) {
+  for (int64_t i = 0; i < n; ++i) x[i] = value;
+}
+
+// An operand of a product: element (row, column) stands at data[row * row_step + column * column_step].
+struct Strided {
+  const float* data;
+  int64_t row_step, column_step;
+};
+
+// kStrip rows of c, V vectors wide: the sums stay in registers while k runs.
+template <int V, bool Add>
+void product_block(float* c, int64_t c_step, Strided a, const float* b, int64_t b_step, int64_t K) {
+  Lanes sum[kStrip][V];
+  for (int m = 0; m < kStrip; ++m)
+    for (int v = 0; v < V; ++v)
+      sum[m][v] = Add ? *reinterpret_cast<const Lanes*>(c + m * c_step + v * kLanes) : Lanes{};
+  for (int64_t k = 0; k < K; ++k) {
+    Lanes row[V];
+    for (int v = 0; v < V; ++v) row[v] = *reinterpret_cast<const Lanes*>(b + k * b_step + v * kLanes);
+    for (int m = 0; m < kStrip; ++m)
+      for (int v = 0; v < V; ++v) sum[m][v] += a.data[m * a.row_step + k * a.column_step] * row[v];
+  }
+  for (int m = 0; m < kStrip; ++m)
+    for (int v = 0; v < V; ++v) *reinterpret_cast<Lanes*>(c + m * c_step + v * kLanes) = sum[m][v];
+}
+
+template <int V, bool Add>
+void product_columns(float* c, int64_t c_step, Strided a, const float* b, int64_t b_step, int64_t M, int64_t K) {
+  for (int64_t m = 0; m < M; m += kStrip) {
+    product_block<V, Add>(c + m * c_step, c_step, a, b, b_step, K);
+    a.data += kStrip * a.row_step;
+  }
+}
+
+// c[M, N] = a[M, K] b[K, N], or += with Add. M and N are rounded up to multiples of kStrip and kLanes: c, a and b must
+// have that much room, and c and b vector alignment.
+template <bool Add>
+void product(float* c, int64_t c_step, Strided a, const float* b, int64_t b_step, int64_t M, int64_t N, int64_t K) {
+  int64_t n = 0;
+  for (; n + kVectors * kLanes <= N; n += kVectors * kLanes)
+    product_columns<kVectors, Add>(c + n, c_step, a, b + n, b_step, M, K);
+  const int64_t left = ceil_div(N - n, kLanes);
+  if constexpr (kVectors > 3)
+    if (left == 3) product_columns<3, Add>(c + n, c_step, a, b + n, b_step, M, K);
+  if constexpr (kVectors > 2)
+    if (left == 2) product_columns<2, Add>(c + n, c_step, a, b + n, b_step, M, K);
+  if (left == 1) product_columns<1, Add>(c + n, c_step, a, b + n, b_step, M, K);
+}
+
+// y[C, kTile] = the transpose of x[R, C]
+inline void transpose(const float* x, int64_t x_step, float* y, int64_t R, int64_t C) {
+  for (int64_t c = 0; c < C; ++c)
+    for (int64_t r = 0; r < R; ++r) y[c * kTile + r] = x[r * x_step + c];
+}
+
+template <class T>
+void load_plain(const T* x, float* y, int D) {
+  for (int d = 0; d < D; ++d) y[d] = static_cast<float>(x[d]);
+}
+
+// One head of q or k as it enters a product: rotated, and rounded to T.
+template <class T>
+void load_rotated(const AttentionShape& a, const T* x, float* y, int64_t position) {
+  if (!a.cos) return load_plain(x, y, a.D);
+  rotate(x, y, a.cos + position * a.D, a.sin + position * a.D, a.D, false);
+  for (int d = 0; d < a.D; ++d) y[d] = static_cast<float>(T(y[d]));
+}
+
+// Rows of the tables of cos and sin.
+inline int64_t position_of(const AttentionShape& a, int64_t row, int64_t segment_begin) {
+  return a.positions ? a.positions[row] : row - segment_begin;
+}
+
+// Keys of a tile as they enter a product, and what is added to their scores.
+template <class T>
+void load_keys(const AttentionShape& a, const T* k, int64_t stride, int64_t segment_begin, int64_t first,
+               int64_t length, float* y, int64_t step, float* bias) {
+  for (int64_t row = first; row < first + length; ++row) {
+    load_rotated(a, k + row * stride, y + (row - first) * step, position_of(a, row, segment_begin));
+    bias[row - first] = a.key_mask && !a.key_mask[row] ? kHidden : 0;
+  }
+}
+
+// How many of the segment's first rows are left with no key by the mask. They attend evenly.
+inline int64_t keyless_rows(const AttentionShape& a, int64_t begin, int64_t end) {
+  if (!a.key_mask) return 0;
+  int64_t row = begin;
+  while (row < end && !a.key_mask[row]) ++row;
+  return a.causal || row == end ? row - begin : 0;
+}
+
+// Queries `first` .. `last` - 1 of the segment with rows `begin` .. `end` - 1, for the heads that share key/value head
+// g.
+struct Chunk {
+  int64_t begin, end, first, last;
+  int g;
+};
+
+// Which keys of the tile the rows may see: row r the first `first + r * advance`, of which its mask hides some. The
+// first `keyless` rows are those that the mask leaves without a key: for them all scores are equal.
+struct Sight {
+  int64_t first, advance, keyless;
+
+  int64_t of(int64_t row, int64_t length) const {
+    const int64_t seen = first + row * advance;
+    return seen < length ? seen : length;
+  }
+};
+
+// What a block of the chunk's queries, from its row `row` on, sees of the tile that starts at row `key`.
+inline Sight sight_of(const AttentionShape& a, const Chunk& c, int64_t keyless, int64_t row, int64_t key) {
+  return {a.causal ? c.first + row + 1 - key : kTile, a.causal, c.begin + keyless - (c.first + row)};
+}
+
+// Calls f(task, scratch) for every task below `count`, handing tasks out as threads become free: their sizes differ.
+// Each task must write places of its own.
+template <class Scratch, class Argument, class F>
+void for_each_task(int64_t count, const Argument& argument, const F& f) {
+  const int threads = static_cast<int>(count < omp_get_max_threads() ? count : omp_get_max_threads());
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    const Scratch scratch(argument);
+#pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < count; ++task) f(task, scratch);
+  }
+}
+
+}  // namespace
+}  // namespace nanovlm::kernels
