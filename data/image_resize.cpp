@@ -8,7 +8,6 @@
 // Columns first, then rows; a pass whose side already has the wanted size is left out.
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -29,9 +28,9 @@ namespace {
 constexpr int kFractionBits = 22;  // 8 bits of picture + 22 + sign and one to spare = 32
 constexpr int32_t kHalf = 1 << (kFractionBits - 1);
 
-constexpr int kLanes = 16;
-using Bytes = uint8_t __attribute__((vector_size(kLanes)));
-using Sums = int32_t __attribute__((vector_size(kLanes * 4)));
+constexpr int kChunk = 64;                                     // bytes of a row that the row pass sums up at a time
+constexpr int kRows = 4;                                       // rows that the column pass takes at a time
+using Rows = int32_t __attribute__((vector_size(kRows * 4)));  // one value of each
 
 double triangle(double x) {
   x = std::abs(x);
@@ -80,57 +79,63 @@ Taps make_taps(int in, int out, Filter filter) {
   return taps;
 }
 
-// Rows of RGB with room behind each, so that a whole vector may be read or written at any pixel.
+// Rows of RGB with room behind each, so that a chunk may be read or written at any pixel.
 struct Plane {
   int64_t rows, stride;
   std::vector<uint8_t> bytes;
 
   Plane(int64_t rows, int64_t width)
-      : rows(rows), stride((3 * width + 2 * kLanes - 1) / kLanes * kLanes), bytes(rows * stride) {}
+      : rows(rows), stride((3 * width + 2 * kChunk - 1) / kChunk * kChunk), bytes(rows * stride) {}
   uint8_t* row(int64_t y) { return bytes.data() + y * stride; }
   const uint8_t* row(int64_t y) const { return bytes.data() + y * stride; }
 };
 
-constexpr int kRows = kLanes / 4;  // rows a step of the column pass; a pixel is 3 lanes and one that is thrown away
-
-// One pixel of each of the rows at in[], at byte `offset`, and the byte behind it.
-inline __attribute__((always_inline)) Bytes pixels_at(const uint8_t* const in[kRows], int64_t offset) {
-  std::array<uint32_t, kRows> words;
-  for (int r = 0; r < kRows; ++r) std::memcpy(&words[r], in[r] + offset, 4);
-  return std::bit_cast<Bytes>(words);
+int32_t load_pixel(const uint8_t* at) {  // red in the low byte, and some other pixel's byte at the top
+  int32_t word;
+  std::memcpy(&word, at, sizeof word);
+  return word;
 }
 
-// in[kRows] -> out[kRows], each a row of RGB: the rows share their weights, so one vector holds a pixel of each.
+inline __attribute__((always_inline)) Rows to_byte(Rows sum) {
+  sum >>= kFractionBits;
+  return sum < 0 ? Rows{} : sum > 255 ? Rows{} + 255 : sum;
+}
+
+// in[kRows] -> out[kRows], each a row of RGB: the rows share their weights, so a vector holds a pixel of each. The byte
+// written behind a pixel is overwritten by the next one.
 NANOVLM_CLONES void resample_columns(const uint8_t* const in[kRows], uint8_t* const out[kRows], const Taps& taps,
                                      int width) {
   for (int x = 0; x < width; ++x) {
     const int32_t* weight = &taps.weight[taps.start[x]];
-    const int64_t offset = 3 * static_cast<int64_t>(taps.first[x]);
-    Sums sum = Sums{} + kHalf;
-    for (int t = 0; t < taps.count[x]; ++t)
-      sum += __builtin_convertvector(pixels_at(in, offset + 3 * t), Sums) * weight[t];
-    sum >>= kFractionBits;
-    sum = sum < 0 ? Sums{} : sum > 255 ? Sums{} + 255 : sum;
-    const Bytes bytes = __builtin_convertvector(sum, Bytes);
-    const auto words = std::bit_cast<std::array<uint32_t, kRows>>(bytes);
-    for (int r = 0; r < kRows; ++r) std::memcpy(out[r] + 3 * x, &words[r], 4);
+    const int64_t first = 3 * static_cast<int64_t>(taps.first[x]);
+    const uint8_t* const at[kRows] = {in[0] + first, in[1] + first, in[2] + first, in[3] + first};
+    Rows red = Rows{} + kHalf, green = red, blue = red;
+    for (int t = 0; t < taps.count[x]; ++t) {
+      const Rows pixel = {load_pixel(at[0] + 3 * t), load_pixel(at[1] + 3 * t), load_pixel(at[2] + 3 * t),
+                          load_pixel(at[3] + 3 * t)};
+      red += (pixel & 255) * weight[t];
+      green += (pixel >> 8 & 255) * weight[t];
+      blue += (pixel >> 16 & 255) * weight[t];
+    }
+    const Rows pixel = to_byte(red) | to_byte(green) << 8 | to_byte(blue) << 16;
+    for (int r = 0; r < kRows; ++r) {
+      const int32_t word = pixel[r];
+      std::memcpy(out[r] + 3 * x, &word, sizeof word);
+    }
   }
 }
 
 // One output row of `bytes` bytes from `count` input rows.
 NANOVLM_CLONES void resample_rows(const uint8_t* in, int64_t stride, const int32_t* weight, int count, int64_t bytes,
                                   uint8_t* out) {
-  for (int64_t i = 0; i < bytes; i += kLanes) {
-    Sums sum = Sums{} + kHalf;
+  for (int64_t i = 0; i < bytes; i += kChunk) {
+    int32_t sum[kChunk];
+    for (int j = 0; j < kChunk; ++j) sum[j] = kHalf;
     for (int t = 0; t < count; ++t) {
-      Bytes v;
-      std::memcpy(&v, in + t * stride + i, sizeof v);
-      sum += __builtin_convertvector(v, Sums) * weight[t];
+      const uint8_t* from = in + t * stride + i;
+      for (int j = 0; j < kChunk; ++j) sum[j] += from[j] * weight[t];
     }
-    sum >>= kFractionBits;
-    sum = sum < 0 ? Sums{} : sum > 255 ? Sums{} + 255 : sum;
-    const Bytes v = __builtin_convertvector(sum, Bytes);
-    std::memcpy(out + i, &v, sizeof v);
+    for (int j = 0; j < kChunk; ++j) out[i + j] = static_cast<uint8_t>(std::clamp(sum[j] >> kFractionBits, 0, 255));
   }
 }
 
