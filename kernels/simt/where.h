@@ -1,0 +1,21 @@
+// The place in a kernel's source that called into the executor.
+#pragma once
+#include <cstring>
+#include <string>
+
+namespace nanovlm::simt {
+
+struct Where {
+  const char* file = "?";
+  int line = 0;
+
+  // As a default argument, `Where where = Where::here()` is the line of the call.
+  static constexpr Where here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
+
+  bool operator==(const Where& other) const {
+    return line == other.line && (file == other.file || std::strcmp(file, other.file) == 0);
+  }
+  std::string text() const { return std::string(file) + ":" + std::to_string(line); }
+};
+
+}  // namespace nanovlm::simt
