@@ -66,8 +66,9 @@ std::vector<AddedTokens::Part> AddedTokens::split(std::string_view text) const {
     size_t begin = at, end = at + match.size;
     at = end;
     if (token.single_word && !stands_alone(text, begin, end)) continue;
-    if (token.lstrip) begin = skip_spaces_back(text, begin, std::min(done, begin));
+    if (token.lstrip) begin = skip_spaces_back(text, std::max(begin, done), done);
     if (token.rstrip) end = skip_spaces(text, end);
+    if (begin >= end) continue;  // white space that an rstrip before it has taken
     if (done < begin) parts.push_back({done, begin, -1});
     parts.push_back({begin, end, token.id});
     done = end;

@@ -1,5 +1,6 @@
 #include "data/tokenizer.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <limits>
 
@@ -20,9 +21,12 @@ class Encoder {
     model_.pre_tokenizer.split(text, [&](const PreTokenizer::Word& word) { this->word(word, begin + word.begin); });
   }
 
+  // An added token may lie in the white space that an rstrip before it took; the range keeps to what is left.
   void put(int32_t id, size_t begin, size_t end) {
+    const size_t done = result_.offsets.empty() ? 0 : static_cast<size_t>(result_.offsets.back().second);
+    begin = std::max(begin, done);
     result_.ids.push_back(id);
-    result_.offsets.emplace_back(static_cast<int>(begin), static_cast<int>(end));
+    result_.offsets.emplace_back(static_cast<int>(begin), static_cast<int>(std::max(begin, end)));
   }
 
  private:
