@@ -1,0 +1,306 @@
+#include "kernels/attention/attention.h"
+
+#include "tests/support/attention_reference.h"
+#include "tests/support/backends.h"
+
+using namespace nanovlm;
+using namespace nanovlm::testing;
+using reference::AttentionSetting;
+
+namespace {
+
+enum class Mask { none, left, vlm, full, random };
+constexpr const char* kMaskNames[] = {"none", "left", "vlm", "full", "random"};
+
+struct Case {
+  std::vector<int32_t> lengths;
+  int H, G, D;
+  bool causal, rope;
+  Mask mask = Mask::none;
+  double size = 1;  // of q: 100 gives scores in the thousands
+};
+
+// One row; a vector and one more or less; the tile, the block and the chunk and one more; segments of no rows.
+const Case kCases[] = {
+    {{1}, 1, 1, 8, true, true},
+    {{1, 1, 1}, 3, 1, 3, false, false},
+    {{31, 0, 33}, 2, 1, 32, true, true},
+    {{0, 5, 1, 17, 0}, 6, 2, 3, true, false},
+    {{64, 65}, 2, 1, 64, true, true, Mask::vlm},
+    {{196}, 2, 2, 64, false, false},
+    {{9, 40}, 4, 2, 8, true, true, Mask::left},
+    {{40, 9}, 4, 2, 8, false, true, Mask::left},
+    {{9, 40}, 2, 1, 8, true, false, Mask::full},
+    {{9, 40}, 2, 1, 8, false, false, Mask::full},
+    {{130}, 3, 1, 16, true, true, Mask::random},
+    {{33}, 3, 1, 128, true, true},
+    {{20}, 1, 1, 96, false, true, Mask::random},
+    {{300}, 2, 1, 8, true, true},
+    {{50}, 2, 2, 32, true, false, Mask::none, 100},
+};
+
+std::vector<uint8_t> mask_of(Mask kind, const std::vector<int32_t>& lengths, Random& random) {
+  std::vector<uint8_t> mask;
+  if (kind == Mask::none) return mask;
+  for (int32_t length : lengths)
+    for (int32_t i = 0; i < length; ++i)
+      mask.push_back(kind == Mask::left     ? i >= length / 3
+                     : kind == Mask::vlm    ? i < length / 4 || i >= length / 2
+                     : kind == Mask::random ? random.integers(1, 3).values()[0] > 0
+                                            : 0);
+  return mask;
+}
+
+AttentionSetting setting_of(const Case& c, Random& random) {
+  AttentionSetting s{{0}, c.H, c.G, c.D, c.causal, 1 / std::sqrt(double(c.D)), mask_of(c.mask, c.lengths, random),
+                     {},  {},  {}};
+  s.scale = static_cast<float>(s.scale);
+  for (int32_t length : c.lengths) s.bounds.push_back(s.bounds.back() + length);
+  if (!c.rope) return s;
+  // Any tables will do: a kernel must not assume that their halves agree, nor that positions count up from 0.
+  const int64_t positions = s.R() + 5;
+  s.cos = random.normal(positions * c.D, DType::f32).values();
+  s.sin = random.normal(positions * c.D, DType::f32).values();
+  if (c.lengths.size() > 1)
+    for (double p : random.integers(s.R(), positions).values()) s.positions.push_back(static_cast<int32_t>(p));
+  return s;
+}
+
+// A dense operand set into rows `stride` apart; what lies between is NaN.
+Buffer spread(const Values& dense, int64_t width, int64_t stride, DType dtype) {
+  const int64_t rows = dense.size() / width;
+  Values values(rows * stride, std::nan(""));
+  for (int64_t r = 0; r < rows; ++r) std::copy_n(&dense[r * width], width, &values[r * stride]);
+  return Buffer(values, dtype);
+}
+
+// The dense operand back again. Nothing may have been written between the rows.
+Values gathered(const Buffer& buffer, int64_t width, int64_t stride) {
+  const Values values = buffer.values();
+  Values dense;
+  bool untouched = true;
+  for (size_t i = 0; i < values.size(); ++i)
+    if (int64_t(i) % stride < width)
+      dense.push_back(values[i]);
+    else
+      untouched = untouched && std::isnan(values[i]);
+  CHECK(untouched);
+  return dense;
+}
+
+struct Operands {
+  AttentionSetting setting;
+  DType dtype;
+  Values q, k, v, d_o;
+  Buffer cos, sin;
+  int64_t q_stride, k_stride, v_stride;
+
+  Operands(const Case& c, DType dtype, Random random)
+      : setting(setting_of(c, random)),
+        dtype(dtype),
+        q(random.normal(setting.R() * c.H * c.D, dtype, c.size).values()),
+        k(random.normal(setting.R() * c.G * c.D, dtype).values()),
+        v(random.normal(setting.R() * c.G * c.D, dtype).values()),
+        d_o(random.normal(setting.R() * c.H * c.D, dtype).values()),
+        cos(setting.cos, DType::f32),
+        sin(setting.sin, DType::f32),
+        q_stride(c.H * c.D + 8),
+        k_stride(c.G * c.D + 3),
+        v_stride(c.G * c.D) {}
+
+  int64_t longest() const {
+    int64_t longest = 0;
+    for (size_t i = 0; i + 1 < setting.bounds.size(); ++i)
+      longest = std::max<int64_t>(longest, setting.bounds[i + 1] - setting.bounds[i]);
+    return longest;
+  }
+
+  kernels::AttentionShape shape() {
+    const AttentionSetting& s = setting;
+    const bool rope = !s.cos.empty();
+    return {s.R(),
+            static_cast<int64_t>(s.bounds.size()) - 1,
+            s.bounds.data(),
+            longest(),
+            s.key_mask.empty() ? nullptr : s.key_mask.data(),
+            s.H,
+            s.G,
+            s.D,
+            s.causal,
+            static_cast<float>(s.scale),
+            rope ? static_cast<float*>(cos) : nullptr,
+            rope ? static_cast<float*>(sin) : nullptr,
+            s.positions.empty() ? nullptr : s.positions.data(),
+            dtype};
+  }
+};
+
+struct Forward {
+  Buffer o, lse;
+};
+
+template <class Backend>
+Forward forward(Backend backend, Operands& x) {
+  const AttentionSetting& s = x.setting;
+  Forward out{Buffer(s.R() * s.H * s.D, x.dtype), Buffer(s.R() * s.H, DType::f32)};
+  Buffer q = spread(x.q, s.H * s.D, x.q_stride, x.dtype), k = spread(x.k, s.G * s.D, x.k_stride, x.dtype);
+  Buffer v = spread(x.v, s.G * s.D, x.v_stride, x.dtype);
+  kernels::attention(backend, {x.shape(), q, k, v, x.q_stride, x.k_stride, x.v_stride, out.o, out.lse}, Stream{});
+  return out;
+}
+
+struct Backward {
+  Buffer dq, dk, dv;
+};
+
+template <class Backend>
+Backward backward(Backend backend, Operands& x, Buffer o, Buffer lse) {
+  const AttentionSetting& s = x.setting;
+  Backward out{Buffer(s.R() * x.q_stride, x.dtype), Buffer(s.R() * x.k_stride, x.dtype),
+               Buffer(s.R() * x.v_stride, x.dtype)};
+  Buffer q = spread(x.q, s.H * s.D, x.q_stride, x.dtype), k = spread(x.k, s.G * s.D, x.k_stride, x.dtype);
+  Buffer v = spread(x.v, s.G * s.D, x.v_stride, x.dtype), d_o(x.d_o, x.dtype);
+  kernels::attention_backward(
+      backend, {x.shape(), q, k, v, x.q_stride, x.k_stride, x.v_stride, o, d_o, lse, out.dq, out.dk, out.dv}, Stream{});
+  return out;
+}
+
+// Calls f(operands) for every case and dtype.
+template <class F>
+void for_each_case(const F& f) {
+  uint64_t seed = 0;
+  for (const Case& c : kCases)
+    for (DType dtype : kFloatDTypes) {
+      INFO("segments " << Catch::Detail::stringify(c.lengths) << ", H " << c.H << ", G " << c.G << ", D " << c.D
+                       << (c.causal ? ", causal" : "") << (c.rope ? ", rope" : "") << ", mask "
+                       << kMaskNames[static_cast<int>(c.mask)] << ", " << name_of(dtype));
+      Operands x(c, dtype, Random(++seed));
+      f(x);
+    }
+}
+
+TEST_CASE("attention is as exact as the plain formula") {
+  for_each_case([](Operands& x) {
+    const auto exact = reference::attention<double>(x.setting, x.q, x.k, x.v, x.dtype);
+    const auto plain = reference::attention<float>(x.setting, x.q, x.k, x.v, x.dtype);
+    for_each_backend([&](auto backend) {
+      const Forward got = forward(backend, x);
+      check_close("o", got.o.values(), exact.o, plain.o);
+      check_close("lse", got.lse.values(), exact.lse, plain.lse);
+    });
+  });
+}
+
+TEST_CASE("attention's gradients are as exact as the plain formula") {
+  for_each_case([](Operands& x) {
+    const auto saved = reference::attention<double>(x.setting, x.q, x.k, x.v, x.dtype);
+    const Buffer o(saved.o, x.dtype), lse(saved.lse, DType::f32);
+    const auto exact =
+        reference::attention_backward<double>(x.setting, x.q, x.k, x.v, o.values(), lse.values(), x.d_o, x.dtype);
+    const auto plain =
+        reference::attention_backward<float>(x.setting, x.q, x.k, x.v, o.values(), lse.values(), x.d_o, x.dtype);
+    const AttentionSetting& s = x.setting;
+    for_each_backend([&](auto backend) {
+      const Backward got = backward(backend, x, o, lse);
+      check_close("dq", gathered(got.dq, s.H * s.D, x.q_stride), exact.dq, plain.dq, exact.dq_terms);
+      check_close("dk", gathered(got.dk, s.G * s.D, x.k_stride), exact.dk, plain.dk, exact.dk_terms);
+      check_close("dv", gathered(got.dv, s.G * s.D, x.v_stride), exact.dv, plain.dv);
+    });
+  });
+}
+
+TEST_CASE("the formula of attention's gradients is the slope of attention") {
+  for (Mask mask : {Mask::none, Mask::left, Mask::vlm}) {
+    INFO("mask " << kMaskNames[static_cast<int>(mask)]);
+    Random random(7);
+    const AttentionSetting s = setting_of({{4, 7}, 4, 2, 4, true, true, mask}, random);
+    const Values q = random.normal(s.R() * s.H * s.D, DType::f32).values();
+    const Values k = random.normal(s.R() * s.G * s.D, DType::f32).values();
+    const Values v = random.normal(s.R() * s.G * s.D, DType::f32).values();
+    const Values d_o = random.normal(s.R() * s.H * s.D, DType::f32).values();
+    const auto out = reference::attention<double>(s, q, k, v, DType::f32);
+    const auto gradients = reference::attention_backward<double>(s, q, k, v, out.o, out.lse, d_o, DType::f32);
+    const auto loss = [&](const Values& q, const Values& k, const Values& v) {
+      return dot(reference::attention<double>(s, q, k, v, DType::f32).o, d_o);
+    };
+    check_slope(
+        "dv", [&](const Values& x) { return loss(q, k, x); }, v, gradients.dv);
+    // A row without keys has the gradient of equal scores, which differences of its constant output cannot show.
+    if (mask == Mask::left) continue;
+    check_slope(
+        "dq", [&](const Values& x) { return loss(x, k, v); }, q, gradients.dq);
+    check_slope(
+        "dk", [&](const Values& x) { return loss(q, x, v); }, k, gradients.dk);
+  }
+}
+
+TEST_CASE("attention gives the same bits every time, on one thread and on several") {
+  for_each_case([](Operands& x) {
+    for_each_backend([&](auto backend) {
+      Forward first = forward(backend, x);
+      Backward slope = backward(backend, x, first.o, first.lse);
+      for (int threads : {1, 2, 3})
+        with_threads(threads, [&] {
+          const Forward again = forward(backend, x);
+          const Backward slope_again = backward(backend, x, first.o, first.lse);
+          CHECK((again.o.same_bits(first.o) && again.lse.same_bits(first.lse)));
+          CHECK((slope_again.dq.same_bits(slope.dq) && slope_again.dk.same_bits(slope.dk) &&
+                 slope_again.dv.same_bits(slope.dv)));
+        });
+    });
+  });
+}
+
+struct DecodeCase {
+  std::vector<int32_t> lengths;
+  int64_t capacity;
+  int H, G, D;
+};
+
+const DecodeCase kDecodeCases[] = {
+    {{1}, 1, 1, 1, 8},        {{3, 70, 1}, 80, 6, 2, 64}, {{65}, 65, 3, 1, 128}, {{1200, 512}, 1300, 2, 2, 32},
+    {{33, 31}, 40, 18, 1, 3},
+};
+
+TEST_CASE("attention_decode is as exact as the plain formula") {
+  for (const DecodeCase& c : kDecodeCases)
+    for (DType dtype : kFloatDTypes) {
+      INFO("lengths " << Catch::Detail::stringify(c.lengths) << ", H " << c.H << ", G " << c.G << ", D " << c.D << ", "
+                      << name_of(dtype));
+      Random random(c.capacity);
+      const int64_t B = c.lengths.size(), row = c.G * c.D;
+      Buffer q = random.normal(B * c.H * c.D, dtype), k = random.normal(B * c.capacity * row, dtype);
+      Buffer v = random.normal(B * c.capacity * row, dtype);
+      const float scale = 1 / std::sqrt(float(c.D));
+
+      Values exact, plain;
+      for (int64_t b = 0; b < B; ++b) {
+        // The last of `length` queries is the new one; the others' results are not looked at.
+        const AttentionSetting s{{0, c.lengths[b]}, c.H, c.G, c.D, true, scale, {}, {}, {}, {}};
+        const auto slice = [&](const Values& x) {
+          return Values(&x[b * c.capacity * row], &x[b * c.capacity * row] + c.lengths[b] * row);
+        };
+        Values queries(c.lengths[b] * c.H * c.D);
+        const Values all = q.values();
+        std::copy_n(&all[b * c.H * c.D], c.H * c.D, queries.end() - c.H * c.D);
+        const auto append = [&](Values& to, const Values& o) { to.insert(to.end(), o.end() - c.H * c.D, o.end()); };
+        append(exact, reference::attention<double>(s, queries, slice(k.values()), slice(v.values()), dtype).o);
+        append(plain, reference::attention<float>(s, queries, slice(k.values()), slice(v.values()), dtype).o);
+      }
+
+      for_each_backend([&](auto backend) {
+        const auto decode = [&] {
+          Buffer o(B * c.H * c.D, dtype);
+          kernels::attention_decode(backend, {q, k, v, c.lengths.data(), o, B, c.capacity, c.H, c.G, c.D, scale, dtype},
+                                    Stream{});
+          return o;
+        };
+        const Buffer o = decode();
+        check_close("o", o.values(), exact, plain);
+        with_threads(1, [&] { CHECK(decode().same_bits(o)); });
+        with_threads(3, [&] { CHECK(decode().same_bits(o)); });
+      });
+    }
+}
+
+}  // namespace

@@ -1,0 +1,130 @@
+#include "kernels/matmul/matmul.h"
+
+#include "tests/support/backends.h"
+#include "tests/support/reference.h"
+#include "tests/support/tolerance.h"
+
+using namespace nanovlm;
+using namespace nanovlm::testing;
+
+namespace {
+
+struct Case {
+  int64_t M, N, K;
+};
+
+// One entry; less than a vector and one more; a few rows against many columns, as in decoding; one more than a tile;
+// sums much longer than the result is large, as in a weight's gradient.
+constexpr Case kCases[] = {{1, 1, 1},    {3, 5, 7},    {1, 200, 64},  {2, 33, 31},  {7, 130, 100},
+                           {8, 65, 576}, {31, 33, 65}, {65, 129, 33}, {17, 19, 700}};
+
+// Whether what a case multiplies is stored transposed, what is added to the product, and what is stored.
+struct Variant {
+  bool transpose_a, transpose_b, bias, accumulate;
+  DType in, out;
+};
+
+template <class F>
+void for_each_variant(const F& f) {
+  for (auto [in, out] : {std::pair{DType::f32, DType::f32}, {DType::bf16, DType::f32}, {DType::bf16, DType::bf16}})
+    for (int bits = 0; bits < 16; ++bits) {
+      const Variant v{bits % 2 != 0, bits / 2 % 2 != 0, bits / 4 % 2 != 0, bits / 8 != 0, in, out};
+      if (v.accumulate && out != DType::f32) continue;
+      INFO((v.transpose_a ? "a^T " : "a ")
+           << (v.transpose_b ? "b^T" : "b") << (v.bias ? " + bias" : "") << (v.accumulate ? " + c" : "") << ", "
+           << name_of(in) << " -> " << name_of(out));
+      f(v);
+    }
+}
+
+template <class Real>
+Values product(const Case& s, const Variant& v, const Values& a, const Values& b, const Values& bias, const Values& c) {
+  Values result(s.M * s.N);
+  for (int64_t m = 0; m < s.M; ++m)
+    for (int64_t n = 0; n < s.N; ++n) {
+      Real sum = 0;
+      for (int64_t k = 0; k < s.K; ++k)
+        sum += Real(a[v.transpose_a ? k * s.M + m : m * s.K + k]) * Real(b[v.transpose_b ? n * s.K + k : k * s.N + n]);
+      if (v.bias) sum += Real(bias[n]);
+      if (v.accumulate) sum += Real(c[m * s.N + n]);
+      result[m * s.N + n] = reference::stored(sum, v.out);
+    }
+  return result;
+}
+
+TEST_CASE("matmul is as exact as the plain formula") {
+  for (const Case& s : kCases)
+    for_each_variant([&](const Variant& v) {
+      INFO("M " << s.M << ", N " << s.N << ", K " << s.K);
+      Random random(s.M * 10007 + s.N * 101 + s.K);
+      Buffer a = random.normal(s.M * s.K, v.in), b = random.normal(s.K * s.N, v.in);
+      Buffer bias = random.normal(s.N, DType::f32), before = random.normal(s.M * s.N, v.out);
+      const auto formula = [&]<class Real>(Real) {
+        return product<Real>(s, v, a.values(), b.values(), bias.values(), before.values());
+      };
+      const Values exact = formula(0.0), plain = formula(0.0f);
+
+      for_each_backend([&](auto backend) {
+        const auto run = [&] {
+          Buffer c = v.accumulate ? before : Buffer(s.M * s.N, v.out);
+          kernels::matmul(backend,
+                          {a, b, c, v.bias ? static_cast<float*>(bias) : nullptr, s.M, s.N, s.K, v.transpose_a,
+                           v.transpose_b, v.accumulate, v.in, v.out},
+                          Stream{});
+          return c;
+        };
+        const Buffer c = run();
+        check_close("c", c.values(), exact, plain);
+        CHECK(run().same_bits(c));
+      });
+    });
+}
+
+TEST_CASE("a product over no terms is the bias, or leaves what was there") {
+  for_each_variant([&](const Variant& v) {
+    const Case s{3, 5, 0};
+    Random random(1);
+    Buffer a(0, v.in), b(0, v.in), bias = random.normal(s.N, DType::f32), before = random.normal(s.M * s.N, v.out);
+    const Values exact = product<float>(s, v, {}, {}, bias.values(), before.values());
+    for_each_backend([&](auto backend) {
+      Buffer c = v.accumulate ? before : Buffer(s.M * s.N, v.out);
+      kernels::matmul(backend,
+                      {a, b, c, v.bias ? static_cast<float*>(bias) : nullptr, s.M, s.N, s.K, v.transpose_a,
+                       v.transpose_b, v.accumulate, v.in, v.out},
+                      Stream{});
+      CHECK(max_error(c.values(), exact) == 0);
+    });
+  });
+}
+
+TEST_CASE("column_sum is as exact as the plain formula, whatever the number of threads") {
+  for (auto [R, N] : {std::pair<int64_t, int64_t>{1, 1}, {0, 3}, {3, 31}, {33, 65}, {200, 130}, {1000, 64}, {2, 3000}})
+    for (DType dtype : kFloatDTypes) {
+      INFO("R " << R << ", N " << N << ", " << name_of(dtype));
+      Random random(R + N);
+      Buffer x = random.normal(R * N, dtype), before = random.normal(N, DType::f32);
+      const auto formula = [&]<class Real>(Real) {
+        Values y = before.values();
+        const Values values = x.values();
+        for (int64_t n = 0; n < N; ++n) {
+          Real sum = 0;
+          for (int64_t r = 0; r < R; ++r) sum += Real(values[r * N + n]);
+          y[n] = Real(y[n]) + sum;
+        }
+        return y;
+      };
+      const Values exact = formula(0.0), plain = formula(0.0f);
+      for_each_backend([&](auto backend) {
+        const auto run = [&] {
+          Buffer y = before;
+          kernels::column_sum(backend, {x, y, R, N, dtype}, Stream{});
+          return y;
+        };
+        const Buffer y = run();
+        check_close("y", y.values(), exact, plain);
+        with_threads(1, [&] { CHECK(run().same_bits(y)); });
+      });
+    }
+}
+
+}  // namespace
