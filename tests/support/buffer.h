@@ -19,7 +19,7 @@ namespace nanovlm::testing {
 using Values = std::vector<double>;
 
 // n entries of one dtype. It starts as all-ones bytes (NaN as f32 and bf16), so that a place a kernel forgets to write
-// shows. Reading it back requires both red zones to be untouched.
+// shows. Reading it back requires both red zones to be untouched. A buffer of no entries stands for a null argument.
 class Buffer {
  public:
   Buffer(int64_t n, DType dtype) : n_(n), dtype_(dtype), bytes_(new (std::align_val_t{64}) uint8_t[total()]) {
@@ -33,11 +33,13 @@ class Buffer {
   }
 
   Buffer(const Buffer& other) : Buffer(other.n_, other.dtype_) { std::memcpy(begin(), other.begin(), size()); }
-  Buffer& operator=(const Buffer&) = delete;
+  Buffer(Buffer&&) = default;
+  Buffer& operator=(Buffer&&) = default;
 
-  // The pointer that a contract asks for: void*, or the type that belongs to the dtype.
+  // The pointer that a contract asks for: void*, or the type that belongs to the dtype. Null if there are no entries.
   template <class T>
   operator T*() {
+    if (n_ == 0) return nullptr;
     require_type<std::remove_const_t<T>>();
     return reinterpret_cast<T*>(begin());
   }
