@@ -46,8 +46,9 @@ void copy_first_sequence(const KvCache& cache, int64_t B) {
 // One token more for every sequence: their logits [B, V].
 class Decoder {
  public:
-  Decoder(const VisionLanguageModel& model, KvCache& cache, const Layout& layout, const Forward& run)
-      : model_(model), cache_(cache), run_(run) {
+  Decoder(const VisionLanguageModel& model, KvCache& cache, const Layout& layout, const RopeTable& rope,
+          const Forward& run)
+      : model_(model), cache_(cache), rope_(rope), run_(run) {
     for (size_t b = 0; b < cache.lengths.size(); ++b) {
       const size_t source = b + 1 < layout.bounds.size() ? b : 0;
       positions_.push_back(layout.positions[static_cast<size_t>(layout.bounds[source + 1]) - 1]);
@@ -65,8 +66,7 @@ class Decoder {
     }
     Segments one_row_each;
     one_row_each.positions = from_host(positions_, {B}, device);
-    const int64_t length = *std::max_element(positions_.begin(), positions_.end()) + 1;
-    const Tensor h = model_.decoder(embedding(model_.decoder.token_embedding, tokens), one_row_each, length, run_,
+    const Tensor h = model_.decoder(embedding(model_.decoder.token_embedding, tokens), one_row_each, rope_, run_,
                                     &cache_, from_host(rows, {B}, device), from_host(cache_.lengths, {B}, device));
     return model_.decoder.logits(h, run_);
   }
@@ -74,6 +74,7 @@ class Decoder {
  private:
   const VisionLanguageModel& model_;
   KvCache& cache_;
+  const RopeTable& rope_;
   const Forward& run_;
   std::vector<int32_t> positions_;  // [B] of each sequence's newest token
 };
@@ -98,8 +99,9 @@ std::vector<std::vector<int32_t>> generate(const VisionLanguageModel& model, con
   Forward run;
   run.dtype = options.dtype;
   KvCache cache = make_cache(model, layout, B, options.max_new_tokens, options.dtype);
+  const RopeTable rope = model.decoder.rotary_embd(layout.T + options.max_new_tokens, model.device());
   const std::vector<int32_t> rows = cache_rows(layout, cache.capacity);
-  const Tensor h = model.decoder(model.embed(prompt, layout, run), layout.segments, layout.T, run, &cache,
+  const Tensor h = model.decoder(model.embed(prompt, layout, run), layout.segments, rope, run, &cache,
                                  from_host(rows, {layout.rows()}, model.device()));
   if (copies > 1) copy_first_sequence(cache, B);
   std::vector<int32_t> last_rows;
@@ -109,7 +111,7 @@ std::vector<std::vector<int32_t>> generate(const VisionLanguageModel& model, con
 
   std::vector<Random> random;
   for (int64_t b = 0; b < B; ++b) random.emplace_back(options.seed, static_cast<uint64_t>(b));
-  Decoder decoder(model, cache, layout, run);
+  Decoder decoder(model, cache, layout, rope, run);
   std::vector<bool> ended(static_cast<size_t>(B), false);
   std::vector<int32_t> tokens(static_cast<size_t>(B), static_cast<int32_t>(model.config.lm_eos_token_id));
   for (int64_t step = 0; step < options.max_new_tokens; ++step) {

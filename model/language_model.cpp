@@ -80,9 +80,9 @@ LanguageModel::LanguageModel(const VLMConfig& config, const Device& device)
   norm = rms_norm();
 }
 
-Tensor LanguageModel::operator()(const Tensor& embeddings, const Segments& texts, int64_t length, const Forward& run,
-                                 KvCache* cache, const Tensor& cache_rows, const Tensor& cache_lengths) const {
-  const RopeTable rope = rotary_embd(length, embeddings.device());
+Tensor LanguageModel::operator()(const Tensor& embeddings, const Segments& texts, const RopeTable& rope,
+                                 const Forward& run, KvCache* cache, const Tensor& cache_rows,
+                                 const Tensor& cache_lengths) const {
   run.show("rope.cos", rope.cos);
   run.show("rope.sin", rope.sin);
   Residual x = {embeddings, {}};

@@ -88,8 +88,8 @@ struct LanguageModel {
   LanguageModel(const VLMConfig& config, const Device& device);
   bool tied() const { return head.data() == token_embedding.data(); }
 
-  // Embeddings [R, L] f32 -> what the head reads [R, L]. `length`: positions that the rope table must cover.
-  Tensor operator()(const Tensor& embeddings, const Segments& texts, int64_t length, const Forward& run,
+  // Embeddings [R, L] f32 -> what the head reads [R, L]. `rope` covers every position of `texts`.
+  Tensor operator()(const Tensor& embeddings, const Segments& texts, const RopeTable& rope, const Forward& run,
                     KvCache* cache = nullptr, const Tensor& cache_rows = {}, const Tensor& cache_lengths = {}) const;
 
   // [R, L] -> [R, V] f32

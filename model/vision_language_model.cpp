@@ -72,13 +72,13 @@ Tensor VisionLanguageModel::loss(const Batch& batch, const Forward& run, Padding
   const Layout layout = layout_of(batch, config.image_tokens(), config.lm_vocab_size, padding, device());
   check(!layout.targets.empty(), "loss: all ", batch.labels.numel(), " labels of the batch are ", kIgnoredLabel,
         " (ignored): there is nothing to learn from");
-  const Tensor h = decoder(embed(batch, layout, run), layout.segments, layout.T, run);
+  const Tensor h = decoder(embed(batch, layout, run), layout.segments, decoder.rotary_embd(layout.T, device()), run);
   return linear_cross_entropy(gather_rows(h, layout.label_rows), decoder.head, layout.targets, run.dtype);
 }
 
 Tensor VisionLanguageModel::logits(const Batch& batch, const Forward& run) const {
   const Layout layout = layout_of(batch, config.image_tokens(), config.lm_vocab_size, Padding::dense, device());
-  const Tensor h = decoder(embed(batch, layout, run), layout.segments, layout.T, run);
+  const Tensor h = decoder(embed(batch, layout, run), layout.segments, decoder.rotary_embd(layout.T, device()), run);
   const Tensor y = decoder.logits(h, run);
   run.show("decoder.head", y);
   return y;
