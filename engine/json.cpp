@@ -2,18 +2,14 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cerrno>
 #include <cstring>
 #include <utility>
 #include <vector>
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "engine/file.h"
 
 namespace nanovlm {
 namespace {
@@ -147,33 +143,6 @@ class Builder final : public json::json_sax_t {
   std::vector<const std::string*> keys_;  // the last key read in each
 };
 
-std::string read_whole_file(const std::string& path, int64_t max_bytes) {
-  struct Descriptor {
-    int fd;
-    ~Descriptor() {
-      if (fd >= 0) close(fd);
-    }
-  };
-  // Without O_NONBLOCK opening a pipe would wait for its other end.
-  const Descriptor file{open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-  check(file.fd >= 0, path, ": can't be opened: ", std::strerror(errno));
-  struct stat info {};
-  check(fstat(file.fd, &info) == 0, path, ": can't be examined: ", std::strerror(errno));
-  check(S_ISREG(info.st_mode), path, ": expected a regular file, found ",
-        S_ISDIR(info.st_mode) ? "a folder" : "something else");
-  check(info.st_size <= max_bytes, path, ": expected at most ", max_bytes, " bytes, found ", info.st_size);
-
-  std::string bytes(static_cast<size_t>(info.st_size), '\0');
-  size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t got = pread(file.fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
-    if (got < 0 && errno == EINTR) continue;
-    check(got >= 0, path, ": can't be read: ", std::strerror(errno));
-    check(got > 0, path, ": expected ", bytes.size(), " bytes, found ", done, " (it shrank while being read)");
-    done += static_cast<size_t>(got);
-  }
-  return bytes;
-}
 }  // namespace
 
 json parse_json(std::string_view text, const std::string& where) {
@@ -187,7 +156,8 @@ json parse_json(std::string_view text, const std::string& where) {
 }
 
 json read_json_file(const std::string& path, int64_t max_bytes) {
-  return parse_json(read_whole_file(path, max_bytes), path);
+  const std::vector<uint8_t> bytes = File::open(path).read_all(max_bytes);
+  return parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path);
 }
 
 JsonValue JsonValue::operator[](std::string_view key) const {

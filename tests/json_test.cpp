@@ -7,22 +7,12 @@
 #include <filesystem>
 #include <fstream>
 
-#include "engine/error.h"
+#include "tests/support/messages.h"
 
 using namespace nanovlm;
 using nlohmann::json;
 
 namespace {
-
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 std::string parse_message(std::string_view text) {
   return message_of([&] { parse_json(text, "f"); });
@@ -111,7 +101,7 @@ TEST_CASE("read_json_file names the file that it can't use") {
   CHECK(read_json_file(path)["a"] == 1);
   CHECK(message_of([&] { read_json_file(path, 7); }) == path + ": expected at most 7 bytes, found 8");
   CHECK(message_of([&] { read_json_file(folder); }) == folder.string() + ": expected a regular file, found a folder");
-  CHECK(message_of([&] { read_json_file("/dev/null"); }) == "/dev/null: expected a regular file, found something else");
+  CHECK(message_of([&] { read_json_file("/dev/null"); }) == "/dev/null: expected a regular file, found a device");
   CHECK(message_of([&] { read_json_file(folder / "no.json"); }) ==
         (folder / "no.json").string() + ": can't be opened: No such file or directory");
   std::filesystem::remove_all(folder);
