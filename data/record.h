@@ -1,0 +1,98 @@
+// Records: pictures and the turns of a conversation about them, in the_cauldron's schema, and where they come from.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/image.h"
+#include "engine/error.h"
+#include "engine/file.h"
+#include "engine/json.h"
+
+namespace nanovlm {
+
+struct Turn {
+  std::string user, assistant, source;
+};
+
+// Either the bytes of a picture file, or its path below a folder that it may not leave.
+struct Picture {
+  std::vector<uint8_t> bytes;
+  std::string folder, path;
+};
+
+struct Record {
+  std::vector<Picture> images;
+  std::vector<Turn> texts;
+};
+
+// Why a record was left out.
+enum class Fault : uint8_t {
+  broken_record,    // not in the schema
+  no_text,          // no turn
+  no_picture,       // none is named
+  missing_picture,  // the file is not there, or not one that may be read
+  broken_picture,   // can't be decoded
+  over_long,        // more tokens than the limit; nothing is wrong with the record
+  no_target         // a whole batch without a label that counts
+};
+constexpr int kFaults = 7;
+const char* name_of(Fault fault);
+
+// Thrown for one record; what() names file, line and what is wrong with it.
+struct BadRecord : Error {
+  BadRecord(Fault fault, const std::string& message) : Error(message), fault(fault) {}
+  Fault fault;
+};
+
+// Rows read by index, from several threads at once.
+class RecordSource {
+ public:
+  virtual ~RecordSource() = default;
+  virtual int64_t size() const = 0;
+  virtual Record read(int64_t row) const = 0;        // BadRecord
+  virtual std::string place(int64_t row) const = 0;  // for messages: "train.jsonl:17"
+};
+
+// One record:
+//   {"images": [PICTURE, ...], "texts": [{"user": ..., "assistant": ..., "source": ...}, ...]}    the_cauldron
+//   {"image": PICTURE, "question": ..., "answer": ...}                                            MMStar, as one turn
+// where PICTURE is a path below `folder`, or {"path": ...} or {"bytes": BASE64}. Other keys are ignored. BadRecord.
+Record parse_record(const JsonValue& value, const std::string& folder);
+
+// The bytes of its file; BadRecord if they can't be had. `place` is for messages.
+std::vector<uint8_t> picture_bytes(const Picture& picture, const std::string& place, const ImageLimits& limits = {});
+
+// A file with one record a line, pictures by paths relative to its folder. Lines are found once, when it is opened, and
+// then read by position.
+class JsonLines : public RecordSource {
+ public:
+  explicit JsonLines(const std::string& path);
+  int64_t size() const override { return static_cast<int64_t>(begins_.size()) - 1; }
+  Record read(int64_t row) const override;
+  std::string place(int64_t row) const override;
+
+ private:
+  File file_;
+  std::string folder_;           // canonical
+  std::vector<int64_t> begins_;  // of each line, and the end of the last
+};
+
+// Several sources, one after the other.
+class Concatenation : public RecordSource {
+ public:
+  explicit Concatenation(std::vector<std::unique_ptr<RecordSource>> parts);
+  int64_t size() const override { return begins_.back(); }
+  Record read(int64_t row) const override;
+  std::string place(int64_t row) const override;
+
+ private:
+  size_t part_of(int64_t row) const;
+
+  std::vector<std::unique_ptr<RecordSource>> parts_;
+  std::vector<int64_t> begins_;  // of each part, and the end of the last
+};
+
+}  // namespace nanovlm
