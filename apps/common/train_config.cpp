@@ -1,0 +1,151 @@
+#include "apps/common/train_config.h"
+
+#include <charconv>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "engine/json.h"
+
+namespace nanovlm {
+namespace {
+
+void from_json(const JsonValue& value, int64_t& field) { field = value.integer(); }
+void from_json(const JsonValue& value, double& field) { field = value.number(); }
+void from_json(const JsonValue& value, bool& field) { field = value.boolean(); }
+void from_json(const JsonValue& value, std::string& field) { field = value.is_null() ? "" : value.string(); }
+template <class T>
+void from_json(const JsonValue& value, std::optional<T>& field) {
+  field.reset();
+  if (!value.is_null()) from_json(value, field.emplace());
+}
+
+// A flag's value as typed. "none" empties an optional field.
+template <class T>
+void from_number(const std::string& flag, const std::string& typed, T& field, const char* expected) {
+  const char* end = typed.data() + typed.size();
+  const auto [stop, error] = std::from_chars(typed.data(), end, field);
+  check(error == std::errc() && stop == end, "--", flag, " is \"", typed, "\", expected ", expected);
+}
+void from_flag(const std::string& flag, const std::string& typed, int64_t& field) {
+  from_number(flag, typed, field, "an integer");
+}
+void from_flag(const std::string& flag, const std::string& typed, double& field) {
+  from_number(flag, typed, field, "a number");
+}
+void from_flag(const std::string& flag, const std::string& typed, bool& field) {
+  check(typed == "true" || typed == "false" || typed == "True" || typed == "False", "--", flag, " is \"", typed,
+        "\", expected true or false");
+  field = typed == "true" || typed == "True";
+}
+void from_flag(const std::string&, const std::string& typed, std::string& field) { field = typed; }
+template <class T>
+void from_flag(const std::string& flag, const std::string& typed, std::optional<T>& field) {
+  field.reset();
+  if (typed != "none" && typed != "None") from_flag(flag, typed, field.emplace());
+}
+
+template <class T>
+std::string shown(const T& field) {
+  return text(field);
+}
+std::string shown(const bool& field) { return field ? "true" : "false"; }
+std::string shown(const std::string& field) { return field.empty() ? "none" : field; }
+template <class T>
+std::string shown(const std::optional<T>& field) {
+  return field ? shown(*field) : "none";
+}
+
+void read_train(const nlohmann::json& document, const std::string& where, RunConfig& config) {
+  const JsonValue root(document, where);
+  root.expect_object();
+  std::set<std::string> known;
+  config.train.fields([&](const char* name, auto& field) {
+    known.insert(name);
+    if (document.contains(name)) from_json(root[name], field);
+  });
+  for (const auto& item : document.items())
+    if (!known.contains(item.key()))
+      config.warnings.push_back(text(where, ": unknown key \"", item.key(), "\" is ignored"));
+}
+
+void read_file(const std::string& file, RunConfig& config) {
+  const nlohmann::json document = read_json_file(file, int64_t{1} << 20);
+  JsonValue(document, file).expect_object();
+  if (!document.contains("vlm") && !document.contains("train")) {
+    config.vlm = parse_config(document, file, config.warnings);
+    return;
+  }
+  for (const auto& item : document.items()) {
+    if (item.key() == "vlm")
+      config.vlm = parse_config(item.value(), file + ": vlm", config.warnings);
+    else if (item.key() == "train")
+      read_train(item.value(), file + ": train", config);
+    else
+      config.warnings.push_back(text(file, ": unknown key \"", item.key(), "\" is ignored"));
+  }
+}
+
+}  // namespace
+
+void TrainConfig::validate() const {
+  std::string problems;
+  const auto rule = [&](bool ok, const char* name, const auto& value, const char* rule) {
+    if (!ok) problems += text("\n  ", name, " is ", value, ", but must be ", rule);
+  };
+  const auto rate = [&](const char* name, double value) {
+    rule(std::isfinite(value) && value >= 0, name, value, "0 or more");
+  };
+  rate("lr_mp", lr_mp);
+  rate("lr_backbones", lr_backbones);
+  rate("weight_decay", weight_decay);
+  rule(beta2 >= 0 && beta2 < 1, "beta2", beta2, "at least 0 and below 1");
+  rule(!data_cutoff_idx || *data_cutoff_idx > 0, "data_cutoff_idx", data_cutoff_idx.value_or(0), "above 0, or none");
+  rule(val_ratio >= 0 && val_ratio < 1, "val_ratio", val_ratio, "at least 0 and below 1");
+  rule(batch_size > 0 && batch_size <= 65536, "batch_size", batch_size, "1 to 65536");
+  rule(gradient_accumulation_steps > 0, "gradient_accumulation_steps", gradient_accumulation_steps, "above 0");
+  rule(!max_grad_norm || (std::isfinite(*max_grad_norm) && *max_grad_norm > 0), "max_grad_norm",
+       max_grad_norm.value_or(0), "above 0, or none");
+  rule(eval_interval > 0, "eval_interval", eval_interval, "above 0");
+  rule(epochs > 0, "epochs", epochs, "above 0");
+  rule(dtype == "bf16" || dtype == "f32", "dtype", dtype, "bf16 or f32");
+  rule(init == "nanovlm" || init == "balanced", "init", init, "nanovlm or balanced");
+  rule(compat == "none" || compat == "nanovlm-v1", "compat", compat, "none or nanovlm-v1");
+  rule(workers >= 0 && workers <= 256, "workers", workers, "0 to 256");
+  rule(eval_batches >= 0, "eval_batches", eval_batches, "0 (all) or more");
+  rule(max_bad_share >= 0 && max_bad_share <= 1, "max_bad_share", max_bad_share, "0 to 1");
+  rule(max_training_steps >= 0, "max_training_steps", max_training_steps, "0 (no limit) or more");
+  check(problems.empty(), "train: not a usable configuration:", problems);
+}
+
+RunConfig read_run_config(const std::string& file, const std::map<std::string, std::string>& flags) {
+  RunConfig config;
+  if (!file.empty()) read_file(file, config);
+  const auto apply = [&](const char* name, auto& field) {
+    if (const auto flag = flags.find(name); flag != flags.end()) from_flag(name, flag->second, field);
+  };
+  config.vlm.fields(apply);
+  config.train.fields(apply);
+  config.vlm.validate(file.empty() ? "the model's configuration" : file + " with the flags");
+  config.train.validate();
+  return config;
+}
+
+std::vector<std::string> run_config_fields() {
+  std::vector<std::string> names;
+  RunConfig config;
+  config.vlm.fields([&](const char* name, auto&) { names.push_back(name); });
+  config.train.fields([&](const char* name, auto&) { names.push_back(name); });
+  return names;
+}
+
+std::string describe(const RunConfig& config) {
+  std::string out = "--- VLM Config ---\n";
+  config.vlm.fields([&](const char* name, const auto& field) { out += text("  ", name, " = ", shown(field), "\n"); });
+  out += "--- Train Config ---\n";
+  TrainConfig train = config.train;
+  train.fields([&](const char* name, const auto& field) { out += text("  ", name, " = ", shown(field), "\n"); });
+  return out;
+}
+
+}  // namespace nanovlm
