@@ -43,7 +43,16 @@ namespace {
   return power * std::bit_cast<float>((half + 127) << 23) * std::bit_cast<float>((exponent - half + 127) << 23);
 }
 
-[[maybe_unused, gnu::always_inline]] inline float sigmoid(float x) { return 1.0f / (1.0f + exp(-x)); }
+// sigmoid(x) and 1 - sigmoid(x) = sigmoid(-x), neither of which cancels: slopes of the sigmoid need both.
+struct SigmoidPair {
+  float plus, minus;
+};
+[[maybe_unused, gnu::always_inline]] inline SigmoidPair sigmoid_pair(float x) {
+  const float e = exp(-std::fabs(x)), large = 1.0f / (1.0f + e), small = e * large;
+  return {x < 0 ? small : large, x < 0 ? large : small};
+}
+
+[[maybe_unused, gnu::always_inline]] inline float sigmoid(float x) { return sigmoid_pair(x).plus; }
 
 // Below this many elements a second thread costs more than it saves.
 constexpr int64_t kGrain = 16384;

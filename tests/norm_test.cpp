@@ -70,7 +70,7 @@ struct Outputs {
 
 // Forward and backward. `in_place`: x' replaces x, and dx replaces dsum, as the contract allows.
 template <class Backend>
-Outputs run(Backend backend, const Operands& operands, bool in_place = false) {
+Outputs run(Backend backend, Stream stream, const Operands& operands, bool in_place = false) {
   Operands o = operands;
   const int64_t n = o.R * o.C;
   Outputs out{in_place ? o.x : Buffer(n, DType::f32),
@@ -90,13 +90,13 @@ Outputs run(Backend backend, const Operands& operands, bool in_place = false) {
     kernels::layer_norm_backward(backend,
                                  kernels::LayerNormBackward{o.dy, summed ? out.sum : x, o.w, out.m, out.r, dsum, out.dx,
                                                             out.ddelta, out.dw, out.db, o.R, o.C, o.dtype},
-                                 {});
+                                 stream);
   } else {
     kernels::rms_norm(backend, kernels::RmsNorm{x, o.delta, o.w, out.sum, out.y, out.r, o.R, o.C, o.eps, o.dtype}, {});
     kernels::rms_norm_backward(backend,
                                kernels::RmsNormBackward{o.dy, summed ? out.sum : x, o.w, out.r, dsum, out.dx,
                                                         out.ddelta, out.dw, o.R, o.C, o.dtype},
-                               {});
+                               stream);
   }
   return out;
 }
@@ -139,26 +139,26 @@ void check_outputs(const Outputs& out, const Operands& o) {
 }
 
 TEST_CASE("norms and their gradients are as exact as the plain formula") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     for (bool centered : {false, true})
       for (bool with_delta : {false, true})
         for (DType dtype : kFloatDTypes)
           for (Case shape : kCases) {
             CAPTURE(centered, with_delta, name_of(dtype), shape.R, shape.C);
             const Operands operands(centered, with_delta, shape, dtype);
-            const Outputs out = run(backend, operands);
+            const Outputs out = run(backend, stream, operands);
             check_outputs(out, operands);
-            check_same_bits(out, run(backend, operands));
+            check_same_bits(out, run(backend, stream, operands));
           }
   });
 }
 
 TEST_CASE("a norm may write x' over x, and dx over dsum") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     for (bool centered : {false, true})
       for (DType dtype : kFloatDTypes) {
         const Operands operands(centered, true, {9, 33}, dtype);
-        check_same_bits(run(backend, operands, true), run(backend, operands));
+        check_same_bits(run(backend, stream, operands, true), run(backend, stream, operands));
       }
   });
 }
@@ -168,36 +168,36 @@ TEST_CASE("norms give the same bits on one thread and on two") {
     for (bool centered : {false, true}) {
       const Operands operands(centered, true, {301, 333}, DType::bf16);
       with_threads(1, [&] {
-        const Outputs one = run(backend, operands);
-        with_threads(2, [&] { check_same_bits(one, run(backend, operands)); });
+        const Outputs one = run(backend, {}, operands);
+        with_threads(2, [&] { check_same_bits(one, run(backend, {}, operands)); });
       });
     }
   });
 }
 
 TEST_CASE("norms skip the outputs that are not asked for") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     Operands o(false, false, {9, 33}, DType::f32);
     Buffer none(0, DType::f32), y(9 * 33, DType::f32), r(9, DType::f32), dx(9 * 33, DType::f32);
-    kernels::rms_norm(backend, kernels::RmsNorm{o.x, none, o.w, none, y, r, 9, 33, o.eps, DType::f32}, {});
+    kernels::rms_norm(backend, kernels::RmsNorm{o.x, none, o.w, none, y, r, 9, 33, o.eps, DType::f32}, stream);
     kernels::rms_norm_backward(
-        backend, kernels::RmsNormBackward{o.dy, o.x, o.w, r, none, dx, none, none, 9, 33, DType::f32}, {});
-    CHECK(dx.same_bits(run(backend, o).dx));
+        backend, kernels::RmsNormBackward{o.dy, o.x, o.w, r, none, dx, none, none, 9, 33, DType::f32}, stream);
+    CHECK(dx.same_bits(run(backend, stream, o).dx));
   });
 }
 
 TEST_CASE("a norm of zeros is finite, and NaN stays in its row") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     for (bool centered : {false, true}) {
       Operands zeros(centered, false, {2, 33}, DType::f32);
       zeros.x = Buffer(Values(2 * 33), DType::f32);
-      CHECK(max_magnitude(run(backend, zeros).y.values()) <= max_magnitude(zeros.b.values()));
+      CHECK(max_magnitude(run(backend, stream, zeros).y.values()) <= max_magnitude(zeros.b.values()));
 
       Operands bad(centered, false, {2, 33}, DType::bf16);
       Values x = bad.x.values();
       x[5] = NAN;
       bad.x = Buffer(x, DType::f32);
-      const Values y = run(backend, bad).y.values();
+      const Values y = run(backend, stream, bad).y.values();
       for (int64_t c = 0; c < 33; ++c) CHECK(std::isnan(y[c]));
       for (int64_t c = 33; c < 66; ++c) CHECK(std::isfinite(y[c]));
     }
@@ -235,7 +235,7 @@ TEST_CASE("norms agree with PyTorch, which passes the same rule") {
       check_close("PyTorch's dx", fixture(k, "grad.x"), slope.dx, plain.dx, terms_of_dx(o, exact));
       check_close("PyTorch's dw", fixture(k, "grad.weight"), slope.dw, plain.dw, terms_of_dw(o, exact));
       if (centered) check_close("PyTorch's db", fixture(k, "grad.bias"), slope.db, plain.db);
-      for_each_backend([&](auto backend) { check_outputs(run(backend, o), o); });
+      for_each_backend([&](auto backend) { check_outputs(run(backend, stream, o), o); });
     }
   }
 }

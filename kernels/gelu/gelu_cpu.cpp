@@ -24,8 +24,8 @@ void gelu_backward_range(const T* x, const T* dy, T* dx, int64_t begin, int64_t 
 #pragma omp simd
   for (int64_t i = begin; i < end; ++i) {
     const float v = static_cast<float>(x[i]), square = v * v;
-    const float s = sigmoid(kTwoRoot * v * (1 + kCubic * square));
-    const float slope = s + v * s * (1 - s) * (kTwoRoot * (1 + 3 * kCubic * square));
+    const SigmoidPair s = sigmoid_pair(kTwoRoot * v * (1 + kCubic * square));
+    const float slope = s.plus + v * s.plus * s.minus * (kTwoRoot * (1 + 3 * kCubic * square));
     dx[i] = T(static_cast<float>(dy[i]) * slope);
   }
 }

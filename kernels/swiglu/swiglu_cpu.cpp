@@ -21,8 +21,9 @@ void swiglu_backward_range(const T* gate, const T* up, const T* dy, T* dgate, T*
 #pragma omp simd
   for (int64_t i = begin; i < end; ++i) {
     const float g = static_cast<float>(gate[i]), u = static_cast<float>(up[i]), d = static_cast<float>(dy[i]);
-    const float s = sigmoid(g), silu = g * s;
-    dgate[i] = T(d * u * (s * (1 + g * (1 - s))));
+    const SigmoidPair s = sigmoid_pair(g);
+    const float silu = g * s.plus;
+    dgate[i] = T(d * u * (s.plus * (1 + g * s.minus)));
     dup[i] = T(d * silu);
     if constexpr (kWithOutput) y[i] = T(silu * u);
   }

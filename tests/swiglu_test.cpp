@@ -1,0 +1,137 @@
+#include "kernels/swiglu/swiglu.h"
+
+#include "tests/support/backends.h"
+#include "tests/support/fixture.h"
+#include "tests/support/reference.h"
+#include "tests/support/tolerance.h"
+
+namespace nanovlm::testing {
+namespace {
+
+constexpr int64_t kSizes[] = {1, 31, 33, 576, 1001};
+
+struct Operands {
+  Buffer gate, up, dy;
+};
+
+Operands random_operands(int64_t n, DType dtype, double deviation) {
+  Random random(n);
+  return {random.normal(n, dtype, deviation), random.normal(n, dtype), random.normal(n, dtype)};
+}
+
+struct Outputs {
+  Buffer y, dgate, dup, y_again;
+};
+
+template <class Backend>
+Outputs run(Backend backend, const Operands& operands, bool in_place = false) {
+  Operands o = operands;
+  const int64_t n = o.gate.values().size();
+  const DType dtype = o.gate.dtype();
+  Outputs out{Buffer(n, dtype), in_place ? o.dy : Buffer(n, dtype), Buffer(n, dtype), Buffer(n, dtype)};
+  kernels::swiglu(backend, kernels::Swiglu{o.gate, o.up, out.y, n, dtype}, {});
+  kernels::swiglu_backward(
+      backend,
+      kernels::SwigluBackward{o.gate, o.up, in_place ? out.dgate : o.dy, out.dgate, out.dup, out.y_again, n, dtype},
+      {});
+  return out;
+}
+
+void check_same_bits(const Outputs& a, const Outputs& b) {
+  CHECK(a.y.same_bits(b.y));
+  CHECK(a.dgate.same_bits(b.dgate));
+  CHECK(a.dup.same_bits(b.dup));
+  CHECK(a.y_again.same_bits(b.y_again));
+}
+
+void check_outputs(const Outputs& out, const Operands& o) {
+  const Values gate = o.gate.values(), up = o.up.values(), dy = o.dy.values();
+  const DType dtype = o.gate.dtype();
+  check_close("y", out.y.values(), reference::swiglu<double>(gate, up, dtype),
+              reference::swiglu<float>(gate, up, dtype));
+  const auto exact = reference::swiglu_backward<double>(gate, up, dy, dtype);
+  const auto rounded = reference::swiglu_backward<float>(gate, up, dy, dtype);
+  check_close("dgate", out.dgate.values(), exact.dgate, rounded.dgate);
+  check_close("dup", out.dup.values(), exact.dup, rounded.dup);
+}
+
+TEST_CASE("swiglu and its gradient are as exact as the plain formula") {
+  for_each_backend([](auto backend) {
+    for (DType dtype : kFloatDTypes)
+      for (int64_t n : kSizes)
+        for (double deviation : {0.01, 1.0, 30.0}) {
+          CAPTURE(name_of(dtype), n, deviation);
+          const Operands operands = random_operands(n, dtype, deviation);
+          const Outputs out = run(backend, operands);
+          check_outputs(out, operands);
+          CHECK(out.y_again.same_bits(out.y));
+          check_same_bits(out, run(backend, operands));
+          check_same_bits(out, run(backend, operands, true));  // dgate over dy
+        }
+  });
+}
+
+TEST_CASE("swiglu's gradient without the output again") {
+  for_each_backend([](auto backend) {
+    for (DType dtype : kFloatDTypes) {
+      Operands o = random_operands(33, dtype, 1);
+      Buffer dgate(33, dtype), dup(33, dtype), none(0, dtype);
+      kernels::swiglu_backward(backend, kernels::SwigluBackward{o.gate, o.up, o.dy, dgate, dup, none, 33, dtype}, {});
+      const Outputs out = run(backend, o);
+      CHECK(dgate.same_bits(out.dgate));
+      CHECK(dup.same_bits(out.dup));
+      CHECK(dgate.intact());
+    }
+  });
+}
+
+TEST_CASE("swiglu gives the same bits on one thread and on two") {
+  for_each_backend([](auto backend) {
+    for (DType dtype : kFloatDTypes) {
+      const Operands operands = random_operands(50001, dtype, 1);
+      with_threads(1, [&] {
+        const Outputs one = run(backend, operands);
+        with_threads(2, [&] { check_same_bits(one, run(backend, operands)); });
+      });
+    }
+  });
+}
+
+TEST_CASE("swiglu far from 0") {
+  for_each_backend([](auto backend) {
+    const Operands o{Buffer({200, -200, NAN}, DType::f32), Buffer(Values(3, 2.0), DType::f32),
+                     Buffer(Values(3, 1.0), DType::f32)};
+    const Outputs out = run(backend, o);
+    const Values y = out.y.values(), dgate = out.dgate.values(), dup = out.dup.values();
+    CHECK(max_error(y, {400, 0, NAN}) == 0);
+    CHECK(max_error(dgate, {2, 0, NAN}) == 0);
+    CHECK(max_error(dup, {200, 0, NAN}) == 0);
+  });
+}
+
+TEST_CASE("swiglu's reference gradients are the slopes of its output") {
+  const Operands o = random_operands(50, DType::f32, 2);
+  const Values gate = o.gate.values(), up = o.up.values(), dy = o.dy.values();
+  const auto value = [&](const Values& gate, const Values& up) {
+    return dot(dy, reference::swiglu<double>(gate, up, DType::f32));
+  };
+  const auto slope = reference::swiglu_backward<double>(gate, up, dy, DType::f32);
+  check_slope(
+      "dgate", [&](const Values& at) { return value(at, up); }, gate, slope.dgate);
+  check_slope(
+      "dup", [&](const Values& at) { return value(gate, at); }, up, slope.dup);
+}
+
+TEST_CASE("swiglu agrees with PyTorch, which passes the same rule") {
+  const OpFixture fixture("swiglu");
+  for (int k = 0; k < 3; ++k) {
+    CAPTURE(k);
+    const auto f32 = [&](const char* name) { return Buffer(fixture(k, name), DType::f32); };
+    const Operands o{f32("in.gate"), f32("in.up"), f32("upstream")};
+    check_outputs({f32("out"), f32("grad.gate"), f32("grad.up"), f32("out")}, o);
+    for_each_backend([&](auto backend) { check_outputs(run(backend, o), o); });
+  }
+}
+
+}  // namespace
+}  // namespace nanovlm::testing
