@@ -158,8 +158,9 @@ void QuestionCollator::tokenize(Sample& sample) const {
 Batch QuestionCollator::collate(std::span<const Sample> samples, const Device& host) const {
   const auto ids = rows_of(samples, [](const Sample& sample) { return sample.ids; });
   const int64_t T = longest(ids);
-  return {stack_pictures(samples, host), padded(ids, T, Side::left, text_.eos_id, host),
-          mask_of(ids, T, Side::left, host), Tensor()};
+  const Side side = side_of(options_.padding);
+  return {stack_pictures(samples, host), padded(ids, T, side, text_.eos_id, host), mask_of(ids, T, side, host),
+          Tensor()};
 }
 
 Tensor QuestionCollator::answers(std::span<const Sample> samples, const Device& host) const {

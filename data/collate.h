@@ -80,8 +80,8 @@ class VqaCollator final : public Collator {
   void tokenize(Sample& sample) const override;
 };
 
-// Batches have no labels. Questions are padded on the left to the longest, so that all are continued at the right end,
-// and never cut: padding, max_length and what follows from it are not used.
+// Batches have no labels. Questions are padded to the longest, on the side that `padding` says, and never cut:
+// max_length and what follows from it are not used.
 class QuestionCollator final : public Collator {
  public:
   using Prompt = std::string (*)(const std::string& question);  // vqa_prompt or mmstar_prompt

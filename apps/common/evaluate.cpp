@@ -1,0 +1,147 @@
+#include "apps/common/evaluate.h"
+
+#include <algorithm>
+
+#include "engine/autograd.h"
+
+namespace nanovlm {
+namespace {
+
+Loader open_loader(const EvaluationData& data) {
+  LoaderOptions options;
+  options.batch_size = data.batch_size;
+  options.shuffle = false;
+  options.drop_last = false;
+  options.workers = data.workers;
+  return Loader(data.source, data.rows, data.collator, options);
+}
+
+// Calls f(batch) for every batch of the data, up to the limit.
+template <class F>
+LoaderReport for_each_batch(const EvaluationData& data, const EvaluationOptions& options, const F& f) {
+  Loader loader = open_loader(data);
+  for (int64_t n = 0; options.max_batches == 0 || n < options.max_batches; ++n) {
+    std::optional<LoadedBatch> batch = loader.next();
+    if (!batch) break;
+    if (options.blind) hide_pictures(batch->batch);
+    f(*batch);
+    if (options.progress) options.progress(loader.report().rows, loader.rows());
+  }
+  return loader.report();
+}
+
+std::string trimmed(const std::string& s) {
+  constexpr const char* kSpace = " \t\r\n\v\f";
+  const size_t begin = s.find_first_not_of(kSpace);
+  return begin == s.npos ? "" : s.substr(begin, s.find_last_not_of(kSpace) - begin + 1);
+}
+
+std::string kind_of(const std::string& answer) {
+  std::string lower = answer;
+  for (char& c : lower)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  if (lower == "yes" || lower == "no") return "yes/no";
+  const bool digits = std::all_of(lower.begin(), lower.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return digits && !lower.empty() ? "number" : "other";
+}
+
+// Finds the rows of samples that come in the data's order, some of it left out.
+class RowFinder {
+ public:
+  explicit RowFinder(const EvaluationData& data) : data_(data) {}
+  int64_t operator()(const std::string& place) {
+    while (data_.source->place(data_.rows.at(next_)) != place) ++next_;
+    return data_.rows[next_++];
+  }
+
+ private:
+  const EvaluationData& data_;
+  size_t next_ = 0;
+};
+
+// How often each answer is given.
+class Commonest {
+ public:
+  void count(const std::string& answer) { ++counts_[answer]; }
+  const std::pair<const std::string, int64_t>& get() const {
+    return *std::max_element(counts_.begin(), counts_.end(),
+                             [](const auto& a, const auto& b) { return a.second < b.second; });
+  }
+
+ private:
+  std::map<std::string, int64_t> counts_;
+};
+
+void tally(AnswersResult& result) {
+  Commonest overall;
+  std::map<std::string, Commonest> by_question;
+  for (const Answered& a : result.answers) {
+    Tally& kind = result.kinds[kind_of(a.answer)];
+    for (Tally* t : {&result.all, &kind}) t->right += a.correct, ++t->asked;
+    overall.count(a.answer);
+    by_question[a.question].count(a.answer);
+  }
+  result.commonest_answer = overall.get().first;
+  result.commonest = {overall.get().second, result.all.asked};
+  result.commonest_by_question.asked = result.all.asked;
+  for (const auto& [question, answers] : by_question) result.commonest_by_question.right += answers.get().second;
+}
+
+}  // namespace
+
+void hide_pictures(Batch& batch) {
+  const std::vector<float> grey(static_cast<size_t>(batch.images.numel()), 0.5f);
+  batch.images = from_host(grey, batch.images.shape(), batch.images.device());
+}
+
+LossResult evaluate_loss(const VisionLanguageModel& model, const EvaluationData& data,
+                         const EvaluationOptions& options) {
+  const NoGrad no_grad(model.device());
+  Forward run;
+  run.dtype = options.dtype;
+  LossResult result;
+  double sum_of_batches = 0, sum_of_tokens = 0;
+  result.loaded = for_each_batch(data, options, [&](const LoadedBatch& loaded) {
+    const double loss = model.loss(loaded.batch, run).item();
+    sum_of_batches += loss;
+    sum_of_tokens += loss * static_cast<double>(loaded.targets);
+    result.targets += loaded.targets;
+    ++result.batches;
+  });
+  check(result.targets > 0, "evaluation: expected labels that count, found none: ", result.loaded.text());
+  result.mean_of_batches = sum_of_batches / static_cast<double>(result.batches);
+  result.mean_of_tokens = sum_of_tokens / static_cast<double>(result.targets);
+  return result;
+}
+
+bool is_exact_match(const std::string& prediction, const std::string& answer) { return prediction == trimmed(answer); }
+
+AnswersResult evaluate_answers(const VisionLanguageModel& model, const EvaluationData& data, const Tokenizer& tokenizer,
+                               const AnswerRule& rule, GenerateOptions generation, const EvaluationOptions& options) {
+  generation.dtype = options.dtype;
+  AnswersResult result;
+  RowFinder row_of(data);
+  result.loaded = for_each_batch(data, options, [&](const LoadedBatch& loaded) {
+    const auto texts = generate(model, loaded.batch, generation);
+    // Another seed for every batch: sequence s of each draws from the same stream.
+    ++generation.seed;
+    for (size_t b = 0; b < texts.size(); ++b) {
+      const Sample& sample = loaded.samples[b];
+      const std::string prediction = trimmed(text_of(tokenizer, texts[b]));
+      result.answers.push_back(
+          {row_of(sample.place), sample.question, prediction, sample.answer, rule(prediction, sample.answer)});
+    }
+  });
+  check(!result.answers.empty(), "evaluation: expected questions, found none: ", result.loaded.text());
+  tally(result);
+  return result;
+}
+
+std::string text_of(const Tokenizer& tokenizer, const std::vector<int32_t>& tokens) {
+  std::vector<int32_t> known;
+  std::copy_if(tokens.begin(), tokens.end(), std::back_inserter(known),
+               [&](int32_t id) { return id < tokenizer.vocab_size(); });
+  return tokenizer.decode(known, true);
+}
+
+}  // namespace nanovlm
