@@ -2,16 +2,11 @@
 #include "data/image.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
-#include <initializer_list>
 #include <string_view>
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include "data/image_codecs.h"
+#include "engine/file.h"
 
 namespace nanovlm {
 namespace codecs {
@@ -72,13 +67,6 @@ std::string first_bytes(std::span<const uint8_t> bytes) {
   return out;
 }
 
-struct Descriptor {
-  int fd;
-  ~Descriptor() {
-    if (fd >= 0) ::close(fd);
-  }
-};
-
 }  // namespace
 
 Image decode_image(std::span<const uint8_t> bytes, const std::string& where, const ImageLimits& limits) {
@@ -95,26 +83,11 @@ Image decode_image(std::span<const uint8_t> bytes, const std::string& where, con
 }
 
 Image read_image(const std::string& path, const ImageLimits& limits) {
-  const auto check = [&](bool ok, const auto&... parts) {
-    if (!ok) throw ImageError(text(path, ": ", parts...));
-  };
-  // Without O_NONBLOCK, opening a named pipe would wait for a writer.
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)};
-  check(file.fd >= 0, "cannot open: ", std::strerror(errno));
-  struct stat info;
-  check(::fstat(file.fd, &info) == 0, "cannot stat: ", std::strerror(errno));
-  check(S_ISREG(info.st_mode), "expected a picture file, but this is ",
-        S_ISDIR(info.st_mode) ? "a directory" : "no regular file");
-  check(info.st_size <= limits.max_bytes, "the file has ", info.st_size, " bytes, but at most ", limits.max_bytes,
-        " are allowed");
-
-  std::vector<uint8_t> bytes(static_cast<size_t>(info.st_size));
-  for (size_t done = 0; done < bytes.size();) {
-    const ssize_t got = ::pread(file.fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
-    if (got < 0 && errno == EINTR) continue;
-    check(got >= 0, "cannot read: ", std::strerror(errno));
-    check(got > 0, "expected ", bytes.size(), " bytes, but the file ended after ", done);
-    done += static_cast<size_t>(got);
+  std::vector<uint8_t> bytes;
+  try {
+    bytes = File::open(path).read_all(limits.max_bytes);
+  } catch (const Error& error) {
+    throw ImageError(error.what());
   }
   return decode_image(bytes, path, limits);
 }

@@ -34,7 +34,7 @@ struct ImageLimits {
 // Alpha is dropped, the EXIF orientation is not applied. Damaged or cut data is an ImageError that starts with `where`.
 Image decode_image(std::span<const uint8_t> bytes, const std::string& where, const ImageLimits& limits = {});
 
-// decode_image of a regular file.
+// decode_image of a regular file; ImageError too where it cannot be read.
 Image read_image(const std::string& path, const ImageLimits& limits = {});
 
 // 1 to 8 as EXIF (or XMP, where EXIF is silent) says; 1 where nothing valid is said. Never throws.
@@ -53,6 +53,8 @@ Image resize(const Image& image, int width, int height, Filter filter = Filter::
 void image_to_tensor(const Image& image, int size, float* chw);
 
 std::vector<uint8_t> encode_png(const Image& image);
+
+// The file appears whole or not at all.
 void write_png(const std::string& path, const Image& image);
 
 }  // namespace nanovlm

@@ -7,11 +7,10 @@
 #include <string_view>
 #include <vector>
 
-#include <fcntl.h>
 #include <png.h>
-#include <unistd.h>
 
 #include "data/image_codecs.h"
+#include "engine/file.h"
 
 namespace nanovlm {
 namespace codecs {
@@ -176,11 +175,9 @@ std::vector<uint8_t> encode_png(const Image& image) {
 
 void write_png(const std::string& path, const Image& image) {
   const std::vector<uint8_t> bytes = encode_png(image);
-  std::FILE* file = std::fopen(path.c_str(), "wb");
-  check(file, path, ": cannot open for writing: ", std::strerror(errno));
-  const bool written = std::fwrite(bytes.data(), 1, bytes.size(), file) == bytes.size();
-  const bool closed = std::fclose(file) == 0;
-  check(written && closed, path, ": cannot write ", bytes.size(), " bytes: ", std::strerror(errno));
+  NewFile file(path);
+  file.write(bytes.data(), static_cast<int64_t>(bytes.size()));
+  file.commit();
 }
 
 }  // namespace nanovlm
