@@ -44,7 +44,8 @@ class OrderedWorkers {
     Slot& slot = slots_[static_cast<size_t>(taken_) % slots_.size()];
     ready_.wait(lock, [&] { return slot.full || stopped_; });
     check(!stopped_, "workers: stopped");
-    Slot item = std::exchange(slot, Slot());
+    Slot item = std::move(slot);
+    slot.full = false;
     ++taken_;
     lock.unlock();
     room_.notify_one();
