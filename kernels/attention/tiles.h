@@ -2,11 +2,10 @@
 // loading of rows. Internal linkage, as in kernels/cpu_math.h.
 #pragma once
 #include <cmath>
-#include <cstring>
-#include <new>
 
 #include "kernels/attention/attention.h"
 #include "kernels/cpu_math.h"
+#include "kernels/cpu_scratch.h"
 #include "kernels/rope/rotate.h"
 
 namespace nanovlm::kernels {
@@ -33,22 +32,6 @@ constexpr float kNoBias[kTile] = {};
 using Lanes [[gnu::vector_size(kLanes * sizeof(float)), gnu::may_alias]] = float;
 
 constexpr int64_t round_up(int64_t n, int64_t step) { return ceil_div(n, step) * step; }
-
-// n zeros, aligned for vectors.
-class Floats {
- public:
-  explicit Floats(int64_t n) : data_(static_cast<float*>(::operator new(n * sizeof(float), kAlignment))) {
-    std::memset(data_, 0, n * sizeof(float));
-  }
-  ~Floats() { ::operator delete(data_, kAlignment); }
-  Floats(const Floats&) = delete;
-  Floats& operator=(const Floats&) = delete;
-  operator float*() const { return data_; }
-
- private:
-  static constexpr std::align_val_t kAlignment{64};
-  float* data_;
-};
 
 inline void fill(float* x, int64_t n, float value) {
   for (int64_t i = 0; i < n; ++i) x[i] = value;

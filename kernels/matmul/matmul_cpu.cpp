@@ -1,11 +1,97 @@
-// Matrix products on the host: by the libraries (kernels/matmul_library.h). The sum of columns reads x once, a band of
-// columns at a time, and is bound by memory.
+// Matrix products on the host, in two ways by what bounds them:
+//
+// - A few rows against a b stored transposed, as in a token's step through the model: memory bounds it. Our own kernel
+//   reads b once and in order; an entry of c is one dot product over k.
+// - Everything else: arithmetic bounds it, and the libraries (kernels/matmul_library.h) come near the processor's peak.
+//
+// The sum of columns reads x once, a band of columns at a time. Memory bounds it too.
 #include "kernels/matmul/matmul.h"
+
+#include "kernels/cpu_math.h"
+#include "kernels/cpu_scratch.h"
 #include "kernels/matmul_library.h"
-#include "kernels/parallel.h"
 
 namespace nanovlm::kernels {
 namespace {
+
+// With more rows than this the libraries are ahead.
+constexpr int64_t kFewRows = 8;
+constexpr int kRowsAtOnce = 4;  // whose sums fit into registers
+
+constexpr int kLanes = 16;
+using Lanes [[gnu::vector_size(kLanes * sizeof(float)), gnu::aligned(4), gnu::may_alias]] = float;
+using Words [[gnu::vector_size(kLanes * sizeof(uint32_t))]] = uint32_t;
+using HalfWords [[gnu::vector_size(kLanes * sizeof(uint16_t)), gnu::aligned(2), gnu::may_alias]] = uint16_t;
+
+void load(const float* x, Lanes& y) { y = *reinterpret_cast<const Lanes*>(x); }
+void load(const bf16* x, Lanes& y) {
+  const Words words = __builtin_convertvector(*reinterpret_cast<const HalfWords*>(x), Words) << 16;
+  y = reinterpret_cast<const Lanes&>(words);
+}
+
+// sum[m] = x[m, :] . b for M rows of x. The order of the additions depends on K and M alone.
+template <int M, class T>
+void dot_products(const float* x, const T* b, int64_t K, float* sum) {
+  constexpr int kUnroll = M == 1 ? 4 : 2;  // enough independent sums to hide the latency of an addition
+  Lanes part[M][kUnroll] = {};
+  int64_t k = 0;
+  for (; k + kUnroll * kLanes <= K; k += kUnroll * kLanes)
+    for (int u = 0; u < kUnroll; ++u) {
+      Lanes left, right;
+      load(b + k + u * kLanes, right);
+      for (int m = 0; m < M; ++m) {
+        load(x + m * K + k + u * kLanes, left);
+        part[m][u] += left * right;
+      }
+    }
+  for (int m = 0; m < M; ++m) {
+    sum[m] = 0;
+    for (int64_t i = k; i < K; ++i) sum[m] += x[m * K + i] * static_cast<float>(b[i]);
+    for (int u = 1; u < kUnroll; ++u) part[m][0] += part[m][u];
+    for (int i = 0; i < kLanes; ++i) sum[m] += part[m][0][i];
+  }
+}
+
+template <class T>
+void dot_products(int64_t M, const float* x, const T* b, int64_t K, float* sum) {
+  for (; M >= kRowsAtOnce; M -= kRowsAtOnce, x += kRowsAtOnce * K, sum += kRowsAtOnce)
+    dot_products<kRowsAtOnce>(x, b, K, sum);
+  if (M == 3) dot_products<3>(x, b, K, sum);
+  if (M == 2) dot_products<2>(x, b, K, sum);
+  if (M == 1) dot_products<1>(x, b, K, sum);
+}
+
+template <class In, class Out>
+void few_rows(const Matmul& a, const float* x) {
+  parallel_rows(a.N, a.K, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      float sum[kFewRows];
+      dot_products(a.M, x, as<In>(a.b) + n * a.K, a.K, sum);
+      for (int64_t m = 0; m < a.M; ++m) {
+        Out& c = as<Out>(a.c)[m * a.N + n];
+        const float biased = a.bias ? sum[m] + a.bias[n] : sum[m];
+        c = Out(a.accumulate ? biased + static_cast<float>(c) : biased);
+      }
+    }
+  });
+}
+
+template <class In>
+void few_rows(const Matmul& a) {
+  const Floats converted(a.M * a.K);
+  for (int64_t i = 0; i < a.M * a.K; ++i) converted[i] = static_cast<float>(as<In>(a.a)[i]);
+  with_float(a.out, [&]<class Out>(Type<Out>) { few_rows<In, Out>(a, converted); });
+}
+
+// What is left of a product over no terms.
+void no_terms(const Matmul& a) {
+  with_float(a.out, [&]<class Out>(Type<Out>) {
+    for (int64_t i = 0; i < a.M * a.N; ++i) {
+      const float bias = a.bias ? a.bias[i % a.N] : 0;
+      as<Out>(a.c)[i] = Out(a.accumulate ? bias + static_cast<float>(as<Out>(a.c)[i]) : bias);
+    }
+  });
+}
 
 // Columns summed together: their sums stay in registers or the first-level cache.
 constexpr int64_t kBand = 64;
@@ -23,19 +109,22 @@ void sum_band(const T* x, float* y, int64_t R, int64_t N, int64_t width) {
 template <>
 void matmul(ThisBackend, const Matmul& a, Stream) {
   if (a.M == 0 || a.N == 0) return;
-  library_matmul(a);
+  if (a.K == 0) return no_terms(a);
+  if (a.M > kFewRows || a.transpose_a || !a.transpose_b) return library_matmul(a);
+  with_float(a.in, [&]<class In>(Type<In>) { few_rows<In>(a); });
 }
 
 template <>
 void column_sum(ThisBackend, const ColumnSum& a, Stream) {
   with_float(a.dtype, [&]<class T>(Type<T>) {
-    const T* x = static_cast<const T*>(a.x);
-    parallel_for(ceil_div(a.N, kBand), 1, [&](int64_t begin, int64_t end) {
+    parallel_rows(ceil_div(a.N, kBand), a.R * kBand, [&](int64_t begin, int64_t end) {
       for (int64_t n = begin * kBand; n < end * kBand && n < a.N; n += kBand) {
+        const T* x = as<T>(a.x) + n;
+        // A constant width lets the compiler keep the sums in registers.
         if (n + kBand <= a.N) {
-          sum_band(x + n, a.y + n, a.R, a.N, kBand);  // a constant width: the compiler keeps the sums in registers
+          sum_band(x, a.y + n, a.R, a.N, kBand);
         } else {
-          sum_band(x + n, a.y + n, a.R, a.N, a.N - n);
+          sum_band(x, a.y + n, a.R, a.N, a.N - n);
         }
       }
     });
