@@ -4,10 +4,11 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include <cmath>
 #include <filesystem>
-#include <fstream>
 
 #include "engine/safetensors.h"
+#include "tests/support/folder.h"
 #include "tests/support/messages.h"
 
 using namespace nanovlm;
@@ -255,14 +256,12 @@ TEST_CASE("the picture cache keeps what fits and no more") {
 }
 
 TEST_CASE("the end token is read beside the tokenizer") {
-  const auto folder = std::filesystem::temp_directory_path() / ("collate_test-" + std::to_string(getpid()));
-  std::filesystem::create_directories(folder);
-  std::filesystem::copy(NANOVLM_FIXTURES "/tokenizer/tiny/tokenizer.json", folder / "tokenizer.json");
-  CHECK(PromptTokenizer::load(folder.string()).eos == "<|endoftext|>");
-  std::ofstream(folder / "special_tokens_map.json") << R"({"eos_token": {"content": "<|im_end|>"}})";
-  CHECK(PromptTokenizer::load(folder.string()).eos_id == 2);
-  std::ofstream(folder / "tokenizer_config.json") << R"({"eos_token": "<nope>"})";
-  CHECK(message_of([&] { PromptTokenizer::load(folder.string()); }) ==
-        folder.string() + ": expected the end token <nope> in the vocabulary, found none");
-  std::filesystem::remove_all(folder);
+  const Folder folder;
+  folder.write("tokenizer.json", bytes_of(NANOVLM_FIXTURES "/tokenizer/tiny/tokenizer.json"));
+  CHECK(PromptTokenizer::load(folder.path()).eos == "<|endoftext|>");
+  folder.write("special_tokens_map.json", R"({"eos_token": {"content": "<|im_end|>"}})");
+  CHECK(PromptTokenizer::load(folder.path()).eos_id == 2);
+  folder.write("tokenizer_config.json", R"({"eos_token": "<nope>"})");
+  CHECK(message_of([&] { PromptTokenizer::load(folder.file("tokenizer.json")); }) ==
+        folder.file("tokenizer.json") + ": expected the end token <nope> in the vocabulary, found none");
 }
