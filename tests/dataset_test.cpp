@@ -101,18 +101,18 @@ TEST_CASE("a broken line says where and why, and the lines round it can be read"
   const std::pair<const char*, const char*> cases[] = {
       {"", ""},
       {"{", ""},
-      {"[]", ": $: expected an object, found an array of 0"},
-      {"{\"texts\": 1}", ": $.texts: expected an array, found 1"},
-      {R"({"texts": [{"user": 1, "assistant": "a"}]})", ": $.texts[0].user: expected a string, found 1"},
-      {R"({"texts": [{"user": "q"}]})", ": $.texts[0]: "},
-      {R"({"texts": [{"user": "q", "assistant": null}]})", ": $.texts[0].assistant: expected a string, found null"},
-      {R"({"texts": ["q"]})", ": $.texts[0]: expected an object, found the string \"q\""},
-      {R"({"texts": [], "texts": []})", ": $.texts: expected each key once, found it twice"},
-      {R"({"images": "a.png", "texts": []})", ": $.images: expected an array, found the string \"a.png\""},
-      {R"({"images": [7], "texts": []})", ": $.images[0]: expected an object, found 7"},
+      {"[]", "$: expected an object, found an array of 0"},
+      {"{\"texts\": 1}", "$.texts: expected an array, found 1"},
+      {R"({"texts": [{"user": 1, "assistant": "a"}]})", "$.texts[0].user: expected a string, found 1"},
+      {R"({"texts": [{"user": "q"}]})", "$.texts[0]"},
+      {R"({"texts": [{"user": "q", "assistant": null}]})", "$.texts[0].assistant: expected a string, found null"},
+      {R"({"texts": ["q"]})", "$.texts[0]: expected an object, found the string \"q\""},
+      {R"({"texts": [], "texts": []})", "$.texts: expected each key once, found it twice"},
+      {R"({"images": "a.png", "texts": []})", "$.images: expected an array, found the string \"a.png\""},
+      {R"({"images": [7], "texts": []})", "$.images[0]: expected an object, found 7"},
       {R"({"images": [{"bytes": "!!!="}], "texts": []})",
-       ": $.images[0].bytes: expected base64, found the string \"!!!=\""},
-      {R"({"question": "q", "image": "p"})", ": $: "},
+       "$.images[0].bytes: expected base64, found the string \"!!!=\""},
+      {R"({"question": "q", "image": "p"})", "$"},
       {"{\"texts\": [{\"user\": \"\xff\", \"assistant\": \"a\"}]}", ""},
       {R"({"texts": [{"user": "\ud800", "assistant": "a"}]})", ""},
   };
@@ -122,8 +122,7 @@ TEST_CASE("a broken line says where and why, and the lines round it can be read"
     REQUIRE(source.size() == 3);
     const Refusal refusal = refusal_of([&] { source.read(1); });
     CHECK(refusal.fault == Fault::broken_record);
-    CHECK(refusal.message.starts_with(folder.file("r.jsonl") +
-                                      ":2: " + std::string(expected).substr(expected[0] ? 2 : 0)));
+    CHECK(refusal.message.starts_with(folder.file("r.jsonl") + ":2: " + expected));
     CHECK(source.read(0).texts[0].user == "q0");
     CHECK(source.read(2).texts[0].user == "q2");
   }
