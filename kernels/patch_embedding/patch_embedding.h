@@ -22,8 +22,8 @@ struct PatchEmbedding {
   DType dtype;
 };
 
-// Each gradient but dimages is added to; any may be null. dy is rounded to `dtype` where it enters a product, but not for
-// dbias and dposition; dimages is rounded to `dtype` once, after its sum. Pixels outside the patches get 0.
+// Each gradient but dimages is added to; any may be null. dy is rounded to `dtype` where it enters a product, but not
+// for dbias and dposition; dimages is rounded to `dtype` once, after its sum. Pixels outside the patches get 0.
 struct PatchEmbeddingBackward {
   const float* images;  // [B, 3, S, S]
   const void* weight;   // [C, K] dtype
