@@ -1,0 +1,143 @@
+"""nanoVLM v1's model put together from transformers' classes, for timing beside ours.
+
+SigLIP's vision tower without its pooling head, pixel shuffle, a linear projector, and Llama: the same shapes, parameters
+and arithmetic as nanoVLM's own PyTorch modules, with weights drawn at random.
+"""
+
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, SiglipVisionConfig, SiglipVisionModel
+
+IGNORED_LABEL = -100
+
+# VLMConfig's defaults, where the twin needs them.
+DEFAULTS = {
+    "vit_hidden_dim": 768,
+    "vit_inter_dim": 3072,
+    "vit_patch_size": 16,
+    "vit_img_size": 224,
+    "vit_n_heads": 12,
+    "vit_n_blocks": 12,
+    "vit_ln_eps": 1e-6,
+    "lm_hidden_dim": 576,
+    "lm_inter_dim": 1536,
+    "lm_rms_eps": 1e-5,
+    "lm_re_base": 100000,
+    "lm_max_position_embeddings": 8192,
+    "lm_vocab_size": 49152,
+    "lm_n_heads": 9,
+    "lm_n_kv_heads": 3,
+    "lm_n_blocks": 30,
+    "lm_max_length": 79,
+    "mp_pixel_shuffle_factor": 2,
+}
+PARAMETERS_222M = 222_081_600
+
+
+def fail(message):
+    sys.exit(f"{Path(sys.argv[0]).name}: {message}")
+
+
+def read_config(name):
+    """`222m`: the defaults; else a JSON file with VLMConfig's fields, at the top or under "vlm"."""
+    if name == "222m":
+        return dict(DEFAULTS)
+    try:
+        document = json.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        fail(f"--config {name}: expected 222m or a JSON file: {error}")
+    fields = document.get("vlm", document)
+    return {key: fields.get(key, value) for key, value in DEFAULTS.items()}
+
+
+def llama_config(config):
+    return LlamaConfig(
+        vocab_size=config["lm_vocab_size"],
+        hidden_size=config["lm_hidden_dim"],
+        intermediate_size=config["lm_inter_dim"],
+        num_hidden_layers=config["lm_n_blocks"],
+        num_attention_heads=config["lm_n_heads"],
+        num_key_value_heads=config["lm_n_kv_heads"],
+        max_position_embeddings=config["lm_max_position_embeddings"],
+        rms_norm_eps=config["lm_rms_eps"],
+        rope_parameters={"rope_type": "default", "rope_theta": float(config["lm_re_base"])},
+        rope_theta=float(config["lm_re_base"]),
+        tie_word_embeddings=True,
+        attn_implementation="sdpa",
+    )
+
+
+class Twin(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        vision = SiglipVisionConfig(
+            hidden_size=config["vit_hidden_dim"],
+            intermediate_size=config["vit_inter_dim"],
+            num_hidden_layers=config["vit_n_blocks"],
+            num_attention_heads=config["vit_n_heads"],
+            image_size=config["vit_img_size"],
+            patch_size=config["vit_patch_size"],
+            layer_norm_eps=config["vit_ln_eps"],
+            hidden_act="gelu_pytorch_tanh",
+            vision_use_head=False,
+            attn_implementation="sdpa",
+        )
+        self.factor = config["mp_pixel_shuffle_factor"]
+        self.vision = SiglipVisionModel(vision)
+        self.projector = torch.nn.Linear(
+            config["vit_hidden_dim"] * self.factor**2, config["lm_hidden_dim"], bias=False
+        )
+        self.decoder = LlamaForCausalLM(llama_config(config))
+
+    def parameter_count(self):
+        return sum(x.numel() for x in self.parameters())
+
+    def pixel_shuffle(self, x):
+        B, P, C = x.shape
+        side, f = int(P**0.5), self.factor
+        x = x.view(B, side // f, f, side // f, f, C).permute(0, 1, 3, 2, 4, 5)
+        return x.reshape(B, P // f**2, C * f**2)
+
+    def forward(self, images, input_ids, attention_mask, labels):
+        """nanoVLM v1's loss: the head over every position, cross entropy over the text's labels that count."""
+        picture = self.projector(self.pixel_shuffle(self.vision(images).last_hidden_state))
+        text = self.decoder.get_input_embeddings()(input_ids)
+        seen = torch.ones(picture.shape[:2], dtype=attention_mask.dtype)
+        logits = self.decoder(
+            inputs_embeds=torch.cat([picture, text], dim=1),
+            attention_mask=torch.cat([seen, attention_mask], dim=1),
+            use_cache=False,
+        ).logits[:, picture.shape[1] :]
+        return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=IGNORED_LABEL)
+
+
+def report(seconds):
+    """Median and spread of timed runs."""
+    ordered = sorted(seconds)
+    return {
+        "median_s": statistics.median(ordered),
+        "min_s": ordered[0],
+        "max_s": ordered[-1],
+        "runs": len(ordered),
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def timed(function, runs, warmup):
+    seconds = []
+    for i in range(warmup + runs):
+        start = time.perf_counter()
+        function()
+        if i >= warmup:
+            seconds.append(time.perf_counter() - start)
+    return seconds
