@@ -58,10 +58,6 @@ void expect_only(const JsonValue& object, std::initializer_list<std::string_view
   }
 }
 
-void expect_null(const JsonValue& root, std::string_view key) {
-  if (const auto value = root.find(key)) value->refuse("null (not supported)");
-}
-
 bool flag(const JsonValue& object, std::string_view key, bool otherwise) {
   const auto value = object.find(key);
   return value ? value->boolean() : otherwise;
@@ -229,7 +225,10 @@ Model read_tokenizer_file(const std::string& path) {
   const JsonValue root(document, path);
   root.expect_object();
   if (const auto version = root.find("version"); version && version->string() != "1.0") version->refuse("\"1.0\"");
-  for (const char* key : {"normalizer", "truncation", "padding"}) expect_null(root, key);
+  if (const auto normalizer = root.find("normalizer"))
+    (*normalizer)["type"].refuse("no normalizer (none is supported)");
+  for (const char* key : {"truncation", "padding"})
+    if (const auto value = root.find(key)) value->refuse("null (not supported)");
   if (const auto post_processor = root.find("post_processor")) expect_byte_level(*post_processor);
 
   Model model;

@@ -211,6 +211,7 @@ int64_t JsonValue::integer(int64_t min, int64_t max) const {
   const int64_t found = fits ? value_->get<int64_t>() : 0;
   if (fits && found >= min && found <= max) return found;
   if (min == kLowest && max == kHighest) refuse("an integer");
+  if (min == max) refuse(std::to_string(min));
   if (max == kHighest) refuse(nanovlm::text("an integer of at least ", min));
   refuse(nanovlm::text("an integer from ", min, " to ", max));
 }

@@ -85,6 +85,7 @@ TEST_CASE("a JsonValue names its place, what was expected and what was found") {
   CHECK(message_of([&] { list.at(2).integer(); }) == "f: $.a.list[2]: expected an integer, found the string \"x\"");
   CHECK(message_of([&] { list.at(1).integer(); }) == "f: $.a.list[1]: expected an integer, found 2.5");
   CHECK(message_of([&] { list.at(0).integer(2, 9); }) == "f: $.a.list[0]: expected an integer from 2 to 9, found 1");
+  CHECK(message_of([&] { list.at(0).integer(9, 9); }) == "f: $.a.list[0]: expected 9, found 1");
   CHECK(message_of([&] { list.at(0).integer(2); }) == "f: $.a.list[0]: expected an integer of at least 2, found 1");
   CHECK(message_of([&] { list.at(4).boolean(); }) == "f: $.a.list[4]: expected true or false, found null");
   CHECK(message_of([&] { list.at(3).number(); }) == "f: $.a.list[3]: expected a number, found true");
