@@ -25,11 +25,49 @@ namespace nanovlm::kernels {
 constexpr int kWarp = 32;  // lanes
 constexpr unsigned kFullMask = 0xffffffff;
 
+// x in a tensor's dtype: float or bf16.
+template <class T>
+__device__ inline T round_to(float x) {
+  if constexpr (sizeof(T) == 2)
+    return to_bf16(x);
+  else
+    return x;
+}
+
 // The thread's number in its block, x fastest as the hardware forms warps.
 __device__ inline int thread_in_block() {
   return static_cast<int>(threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z));
 }
 __device__ inline int threads_in_block() { return static_cast<int>(blockDim.x * blockDim.y * blockDim.z); }
+
+// N neighbours as fp32, by one access where it has 8 or 16 bytes: N is 1, or a count that makes it so. Aligned to its
+// size.
+template <int N, class T>
+__device__ inline Vec<float, N> load_floats(const T* from, Where where = Where::here()) {
+  Vec<float, N> value;
+  if constexpr (N == 1) {
+    value[0] = static_cast<float>(*from);
+  } else if constexpr (N * sizeof(T) == 8) {
+    const Vec<T, N> raw = ld8(from, where);
+    for (int i = 0; i < N; ++i) value[i] = static_cast<float>(raw[i]);
+  } else {
+    const Vec<T, N> raw = ld16(from, where);
+    for (int i = 0; i < N; ++i) value[i] = static_cast<float>(raw[i]);
+  }
+  return value;
+}
+template <int N, class T>
+__device__ inline void store_floats(T* to, const Vec<float, N>& value, Where where = Where::here()) {
+  Vec<T, N> raw;
+  for (int i = 0; i < N; ++i) raw[i] = round_to<T>(value[i]);
+  if constexpr (N == 1) {
+    *to = raw[0];
+  } else if constexpr (N * sizeof(T) == 8) {
+    st8(to, raw, where);
+  } else {
+    st16(to, raw, where);
+  }
+}
 
 // The same bits on every lane, in the order of a butterfly. All 32 lanes take part.
 __device__ inline float warp_sum(float value, Where where = Where::here()) {

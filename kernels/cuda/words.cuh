@@ -54,4 +54,23 @@ void launch(const char* name, void (*kernel)(P...), const LaunchShape& shape, co
   check_cuda(name, shape, cudaGetLastError());
 }
 
+// Device memory for the kernels of one call, freed in the stream's order once they have run.
+class Scratch {
+ public:
+  Scratch(const char* name, Stream stream, int64_t bytes) : stream_(static_cast<cudaStream_t>(stream.handle)) {
+    const cudaError_t error = cudaMallocAsync(&data_, static_cast<size_t>(bytes), stream_);
+    if (error != cudaSuccess)
+      throw std::runtime_error(std::string(name) + ": " + std::to_string(bytes) +
+                               " bytes of scratch memory: CUDA says: " + cudaGetErrorString(error));
+  }
+  ~Scratch() { cudaFreeAsync(data_, stream_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  float* floats() { return static_cast<float*>(data_); }
+
+ private:
+  cudaStream_t stream_;
+  void* data_ = nullptr;
+};
+
 }  // namespace nanovlm::kernels

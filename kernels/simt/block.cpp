@@ -14,9 +14,7 @@ namespace {
 constexpr int64_t kSharedArena = 227 * 1024;
 constexpr int64_t kStaticSharedLimit = 48 * 1024;  // nvcc's, for declared arrays
 
-std::string text_of(Index i) {
-  return "(" + std::to_string(i.x) + "," + std::to_string(i.y) + "," + std::to_string(i.z) + ")";
-}
+std::string text_of(Index i) { return text('(', i.x, ',', i.y, ',', i.z, ')'); }
 
 std::string mask_text(uint32_t mask) {
   char text[16];
@@ -43,8 +41,8 @@ void Block::run(const Launch& launch, const Options& options, Index index, uint6
   if (!error_)
     if (const SharedKey* key = shared_.overrun())
       error_ = std::make_unique<KernelError>(
-          launch.name, text_of(index_), "unknown", key->where.text(),
-          std::string("out of bounds: the red zone of shared array '") + key->name + "' was written");
+          launch.name, text_of(index_), "unknown", text(key->where),
+          text("out of bounds: the red zone of shared array '", key->name, "' was written"));
   if (error_) {
     fibers_.restart_all();
     throw KernelError(*std::exchange(error_, nullptr));
@@ -121,7 +119,7 @@ void Block::fiber_loop() {
     } catch (const KernelError& e) {
       error_ = std::make_unique<KernelError>(e);
     } catch (const std::exception& e) {
-      error_ = error_at(current_, "?", std::string("the kernel threw: ") + e.what());
+      error_ = error_at(current_, "?", text("the kernel threw: ", e.what()));
     }
     if (next >= 0 && !threads_[next].fiber) {
       threads_[next].fiber = self;
@@ -150,9 +148,7 @@ int Block::retire_current() {
   for (uint32_t left = meeting_[warp]; left != 0; left &= left - 1) {
     const int t = warp * kWarpLanes + std::countr_zero(left);
     if (threads_[t].mask & bit)
-      fail_at(
-          t, threads_[t].where,
-          std::string(threads_[t].operation) + " waits for lane " + std::to_string(lane()) + ", which has returned");
+      fail_at(t, threads_[t].where, text(threads_[t].operation, " waits for lane ", lane(), ", which has returned"));
   }
   if (returned_ == count_) return -1;
   const int next = pick();
@@ -246,8 +242,8 @@ void Block::meet_block(Where where) {
                                       [](const Thread& t) { return t.state == Thread::State::at_block_barrier; }) -
                          threads_.begin());
     if (!(threads_[other].where == where))
-      fail(where, "divergent barrier: __syncthreads here, but thread " + text_of(thread_index(other)) +
-                      " of the block is at the one at " + threads_[other].where.text());
+      fail(where, "divergent barrier: __syncthreads here, but thread ", text_of(thread_index(other)),
+           " of the block is at the one at ", threads_[other].where);
   }
   if (++at_barrier_ < count_) {
     make_waiting(Thread::State::at_block_barrier);
@@ -264,18 +260,15 @@ void Block::meet_block(Where where) {
 
 void Block::check_meeting(const char* operation, uint32_t mask, Where where) {
   const int warp = current_ / kWarpLanes, self = lane();
-  if (!(mask >> self & 1))
-    fail(where,
-         std::string(operation) + ": lane " + std::to_string(self) + " is not in its own mask " + mask_text(mask));
+  if (!(mask >> self & 1)) fail(where, operation, ": lane ", self, " is not in its own mask ", mask_text(mask));
   if (const uint32_t returned = mask & gone_[warp] & ~absent_[warp])
-    fail(where, std::string(operation) + " waits for lane " + std::to_string(std::countr_zero(returned)) +
-                    ", which has returned (mask " + mask_text(mask) + ")");
+    fail(where, operation, " waits for lane ", std::countr_zero(returned), ", which has returned (mask ",
+         mask_text(mask), ")");
   if (const uint32_t peers = mask & meeting_[warp]) {
     const Thread& peer = threads_[warp * kWarpLanes + std::countr_zero(peers)];
     if (peer.mask != mask || peer.operation != operation || !(peer.where == where))
-      fail(where, std::string(operation) + " with mask " + mask_text(mask) + " meets lane " +
-                      std::to_string(std::countr_zero(peers)) + " in " + peer.operation + " with mask " +
-                      mask_text(peer.mask) + " at " + peer.where.text());
+      fail(where, operation, " with mask ", mask_text(mask), " meets lane ", std::countr_zero(peers), " in ",
+           peer.operation, " with mask ", mask_text(peer.mask), " at ", peer.where);
   }
 }
 
@@ -323,9 +316,8 @@ void Block::check_watchdog() {
     deadline_ = now + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
                           std::chrono::duration<double>(options_->watchdog_seconds));
   } else if (now > deadline_) {
-    fail(threads_[current_].where, std::string("no thread of the block got further than its atomics for ") +
-                                       std::to_string(options_->watchdog_seconds) +
-                                       " s: a kernel must not wait for another block");
+    fail(threads_[current_].where, "no thread of the block got further than its atomics for ",
+         options_->watchdog_seconds, " s: a kernel must not wait for another block");
   }
 }
 
@@ -335,10 +327,8 @@ char* Block::declare_shared(const SharedKey& key, int64_t bytes) {
   char* memory = shared_.declare(key, bytes);
   const int64_t dynamic = launch_->shape.shared_bytes, fixed = shared_.static_bytes();
   if (!memory || fixed > kStaticSharedLimit || fixed + dynamic > options_->shared_limit)
-    fail(key.where, "shared memory: array '" + std::string(key.name) + "' brings the block to " +
-                        std::to_string(fixed) + " declared bytes (limit " + std::to_string(kStaticSharedLimit) +
-                        ") and " + std::to_string(dynamic) + " dynamic ones (limit of both " +
-                        std::to_string(options_->shared_limit) + ")");
+    fail(key.where, "shared memory: array '", key.name, "' brings the block to ", fixed, " declared bytes (limit ",
+         kStaticSharedLimit, ") and ", dynamic, " dynamic ones (limit of both ", options_->shared_limit, ")");
   return memory;
 }
 
@@ -379,7 +369,7 @@ std::unique_ptr<KernelError> Block::error_at(int thread, const std::string& wher
   return std::make_unique<KernelError>(launch_->name, text_of(index_), text_of(thread_index(thread)), where, what);
 }
 
-void Block::fail_at(int thread, Where where, const std::string& what) { throw *error_at(thread, where.text(), what); }
+void Block::fail_at(int thread, Where where, const std::string& what) { throw *error_at(thread, text(where), what); }
 
 void Block::abandon(std::unique_ptr<KernelError> error) {
   error_ = std::move(error);
@@ -391,9 +381,9 @@ void Block::abandon(std::unique_ptr<KernelError> error) {
 void Block::fail_divergent(int waiting) {
   if (waiting < 0)
     for (waiting = 0; threads_[waiting].state != Thread::State::at_block_barrier;) ++waiting;
-  fail_at(waiting, threads_[waiting].where,
-          "divergent barrier: __syncthreads, but " + std::to_string(returned_) + " of the block's " +
-              std::to_string(count_) + " threads have returned");
+  fail_at(
+      waiting, threads_[waiting].where,
+      text("divergent barrier: __syncthreads, but ", returned_, " of the block's ", count_, " threads have returned"));
 }
 
 // Nobody can run: some wait at the block's barrier for others that wait at a warp's meeting, or lanes wait for each
@@ -405,13 +395,12 @@ void Block::fail_deadlock() {
   const Thread& thread = threads_[stuck];
   const int warp = stuck / kWarpLanes;
   const int missing = std::countr_zero(thread.mask & ~absent_[warp] & ~meeting_[warp]);
-  std::string what = std::string("deadlock: ") + thread.operation + " with mask " + mask_text(thread.mask);
+  std::string reason;
   if (missing < kWarpLanes) {
     const Thread& other = threads_[warp * kWarpLanes + missing];
-    what += " waits for lane " + std::to_string(missing) + ", which waits in " + other.operation + " at " +
-            other.where.text();
+    reason = text(" waits for lane ", missing, ", which waits in ", other.operation, " at ", other.where);
   }
-  fail_at(stuck, thread.where, what);
+  fail_at(stuck, thread.where, text("deadlock: ", thread.operation, " with mask ", mask_text(thread.mask), reason));
 }
 
 }  // namespace nanovlm::simt

@@ -73,7 +73,10 @@ class Block {
   char* declare_shared(const SharedKey& key, int64_t bytes);
 
   // Ends the block with an error, by an exception that the fiber's own loop catches.
-  [[noreturn]] void fail(Where where, const std::string& what) { fail_at(current_, where, what); }
+  template <class... Parts>
+  [[noreturn]] void fail(Where where, const Parts&... parts) {
+    fail_at(current_, where, text(parts...));
+  }
   [[noreturn]] void fail_at(int thread, Where where, const std::string& what);
   // The same for callers that no exception may leave, such as access hooks: the fiber is left where it stands.
   [[noreturn]] void abandon(std::unique_ptr<KernelError> error);

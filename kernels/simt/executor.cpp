@@ -67,8 +67,7 @@ Executor::~Executor() = default;
 
 Executor& Executor::of(Stream stream, const char* kernel) {
   if (!stream.handle)
-    throw std::invalid_argument(std::string(kernel) +
-                                ": launched on the simt device with a stream that has no executor");
+    throw std::invalid_argument(text(kernel, ": launched on the simt device with a stream that has no executor"));
   return *static_cast<Executor*>(stream.handle);
 }
 
@@ -93,16 +92,16 @@ std::vector<KernelReport> Executor::reports() const { return state_->reports; }
 void Executor::clear_reports() { state_->reports.clear(); }
 
 void Executor::run(const Launch& launch) {
-  if (current_block) throw std::logic_error(std::string(launch.name) + ": launched from inside a kernel");
+  if (current_block) throw std::logic_error(text(launch.name, ": launched from inside a kernel"));
   State& state = *state_;
   const std::lock_guard lock(state.launching);
   const uint64_t seed = mix(options.seed, static_cast<uint64_t>(state.launches++));
   const int64_t count = launch.shape.grid.count();
   const BlockOrder order(options, count, seed);
   if (launch.shape.shared_bytes < 0 || launch.shape.shared_bytes > options.shared_limit)
-    throw std::invalid_argument(std::string(launch.name) + ": asks for " + std::to_string(launch.shape.shared_bytes) +
-                                " bytes of dynamic shared memory, but a block has at most " +
-                                std::to_string(options.shared_limit));
+    throw std::invalid_argument(text(launch.name, ": asks for ", launch.shape.shared_bytes,
+                                     " bytes of dynamic shared memory, but a block has at most ",
+                                     options.shared_limit));
 
   KernelReport& report = state.report_of(launch.name);
   ++report.launches;

@@ -88,20 +88,18 @@ bool DeviceMemory::live(const void* address, int64_t bytes) const {
 std::string DeviceMemory::describe(const void* address) const {
   const int64_t at = offset(address);
   const auto after = live_.upper_bound(at);
-  const auto bytes_of = [](const auto& block) {
-    return " of an allocation of " + std::to_string(block.second.bytes) + " bytes";
-  };
+  const auto bytes_of = [](const auto& block) { return text(" of an allocation of ", block.second.bytes, " bytes"); };
   if (after != live_.end() && after->first - at <= kZone)
-    return std::to_string(after->first - at) + " bytes before the start" + bytes_of(*after);
+    return text(after->first - at, " bytes before the start", bytes_of(*after));
   if (after == live_.begin()) return "in device memory that was never allocated";
   const auto& before = *std::prev(after);
-  return std::to_string(at - before.first - before.second.bytes) + " bytes past the end" + bytes_of(before);
+  return text(at - before.first - before.second.bytes, " bytes past the end", bytes_of(before));
 }
 
 std::string DeviceMemory::overrun() const {
   for (const auto& block : live_) {
     const char *first = begin_ + block.first, *last = first + block.second.bytes;
-    const std::string size = "an allocation of " + std::to_string(block.second.bytes) + " bytes";
+    const std::string size = text("an allocation of ", block.second.bytes, " bytes");
     if (!poisoned(first - kZone, first)) return "memory before the start of " + size;
     if (!poisoned(last, first - kZone + block.second.size)) return "memory past the end of " + size;
   }

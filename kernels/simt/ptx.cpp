@@ -13,8 +13,8 @@ namespace {
 void check_aligned(const char* operation, const void* address, int bytes, Where where) {
   const uintptr_t off = reinterpret_cast<uintptr_t>(address) % static_cast<uintptr_t>(bytes);
   if (off != 0)
-    current_block->fail(where, std::string("misaligned: ") + operation + " of " + std::to_string(bytes) +
-                                   " bytes at an address that is " + std::to_string(off) + " past such a multiple");
+    current_block->fail(where, "misaligned: ", operation, " of ", bytes, " bytes at an address that is ", off,
+                        " past such a multiple");
 }
 
 // All of [address, address + bytes) must lie in one array.
@@ -22,10 +22,8 @@ void check_shared(const char* operation, const void* address, int bytes, Where w
   Block& block = *current_block;
   const SharedArrayRecord* array = block.shared().find(address);
   if (array && static_cast<const char*>(address) + bytes <= array->begin + array->bytes) return;
-  if (array)
-    block.fail(where,
-               std::string("out of bounds: ") + operation + " past the end of shared array '" + array->key->name + "'");
-  block.fail(where, std::string("out of bounds: ") + operation + " outside every shared array of the block");
+  if (array) block.fail(where, "out of bounds: ", operation, " past the end of shared array '", array->key->name, "'");
+  block.fail(where, "out of bounds: ", operation, " outside every shared array of the block");
 }
 
 void note_access(const char* operation, const void* address, int bytes, bool write, Where where) {
@@ -65,7 +63,7 @@ void cp_async16(void* shared, const void* global, int valid_bytes, Where where) 
   check_shared("cp_async16", shared, 16, where);
   if (block.shared().holds(global)) block.fail(where, "cp_async16 reads shared memory, but its source must be global");
   if (valid_bytes < 0 || valid_bytes > 16)
-    block.fail(where, "cp_async16: valid_bytes is " + std::to_string(valid_bytes) + ", but must be 0 to 16");
+    block.fail(where, "cp_async16: valid_bytes is ", valid_bytes, ", but must be 0 to 16");
   block.issue_copy({shared, global, 16, valid_bytes, 0}, where);
 }
 
@@ -97,8 +95,8 @@ void complete_ldmatrix(void* const* slots, uint32_t, Block&) {
 
 void check_whole_warp(const char* operation, Where where) {
   if (current_block->lanes_in_warp() != kWarpLanes)
-    current_block->fail(where, std::string(operation) + " in a warp of " +
-                                   std::to_string(current_block->lanes_in_warp()) + " lanes, but it needs all 32");
+    current_block->fail(where, operation, " in a warp of ", current_block->lanes_in_warp(),
+                        " lanes, but it needs all 32");
 }
 
 template <int kMatrices, bool kTranspose>

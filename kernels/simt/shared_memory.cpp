@@ -59,8 +59,7 @@ int64_t SharedMemory::static_bytes() const {
 }
 
 void fail_index(const char* array, int64_t index, int64_t size, Where where) {
-  current_block->fail(where, "out of bounds: index " + std::to_string(index) + " of shared array '" + array +
-                                 "', which has " + std::to_string(size));
+  current_block->fail(where, "out of bounds: index ", index, " of shared array '", array, "', which has ", size);
 }
 
 int64_t dynamic_shared_bytes() { return current_block->launch().shape.shared_bytes; }

@@ -1,6 +1,8 @@
 // The place in a kernel's source that called into the executor.
 #pragma once
 #include <cstring>
+#include <ostream>
+#include <sstream>
 #include <string>
 
 namespace nanovlm::simt {
@@ -15,7 +17,18 @@ struct Where {
   bool operator==(const Where& other) const {
     return line == other.line && (file == other.file || std::strcmp(file, other.file) == 0);
   }
-  std::string text() const { return std::string(file) + ":" + std::to_string(line); }
 };
+
+inline std::ostream& operator<<(std::ostream& out, const Where& where) {
+  return out << where.file << ':' << where.line;
+}
+
+// The parts, streamed one after the other.
+template <class... Parts>
+std::string text(const Parts&... parts) {
+  std::ostringstream out;
+  (out << ... << parts);
+  return out.str();
+}
 
 }  // namespace nanovlm::simt

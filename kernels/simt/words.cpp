@@ -38,9 +38,9 @@ void complete_shuffle(void* const* slots, uint32_t mask, Block& block) {
     ShuffleSlot& slot = *static_cast<ShuffleSlot*>(slots[lane]);
     const int from = source_lane(slot, lane);
     if (from < 0 || from >= kWarpLanes || !(mask >> from & 1))
-      block.fail_at(block.warp() * kWarpLanes + lane, slot.where,
-                    "shuffle: lane " + std::to_string(lane) + " reads lane " + std::to_string(from) +
-                        ", which does not take part: its value is undefined");
+      block.fail_at(
+          block.warp() * kWarpLanes + lane, slot.where,
+          text("shuffle: lane ", lane, " reads lane ", from, ", which does not take part: its value is undefined"));
     slot.result = static_cast<const ShuffleSlot*>(slots[from])->bits;
   }
 }
@@ -74,8 +74,7 @@ void complete_sync_warp(void* const*, uint32_t mask, Block& block) {
 uint64_t shuffle(Shuffle kind, uint32_t mask, uint64_t bits, int distance, int width, Where where) {
   Block& block = *current_block;
   if (width < 1 || width > kWarpLanes || !std::has_single_bit(static_cast<unsigned>(width)))
-    block.fail(where, std::string(name_of(kind)) + ": width is " + std::to_string(width) +
-                          ", but must be a power of two up to 32");
+    block.fail(where, name_of(kind), ": width is ", width, ", but must be a power of two up to 32");
   ShuffleSlot slot{bits, 0, kind, distance, width, where};
   block.meet_warp(name_of(kind), mask, &slot, complete_shuffle, where);
   return slot.result;
@@ -108,7 +107,7 @@ void before_atomic(const char* operation, T* address, Where where) {
   Block& block = *current_block;
   block.note(operation, where);
   if (reinterpret_cast<uintptr_t>(address) % sizeof(T) != 0)
-    block.fail(where, std::string("misaligned: ") + operation + " of " + std::to_string(sizeof(T)) + " bytes");
+    block.fail(where, "misaligned: ", operation, " of ", sizeof(T), " bytes");
   if (Checker* checker = block.checker()) checker->atomic(address, sizeof(T), where);
   block.yield(operation, where);
 }

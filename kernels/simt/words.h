@@ -96,6 +96,21 @@ void launch(const char* name, void (*kernel)(P...), const LaunchShape& shape, co
   simt::Executor::of(shape.stream, name).run({name, shape, simt::Call<P...>::thread_body, &call, instrumented});
 }
 
+// Device memory for the kernels of one call, freed once they have run.
+class Scratch {
+ public:
+  Scratch(const char* name, Stream stream, int64_t bytes)
+      : executor_(simt::Executor::of(stream, name)), data_(executor_.allocate(bytes)) {}
+  ~Scratch() { executor_.free(data_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  float* floats() { return static_cast<float*>(data_); }
+
+ private:
+  simt::Executor& executor_;
+  void* data_;
+};
+
 inline void __syncthreads(Where where = Where::here()) { simt::sync_block(where); }
 inline void __syncwarp(uint32_t mask = 0xffffffff, Where where = Where::here()) { simt::sync_warp(mask, where); }
 inline void __threadfence(Where where = Where::here()) { simt::fence(where); }

@@ -1,24 +1,38 @@
 // Runs a check on every backend of this build that this machine can execute, at the level of kernel contracts.
 #pragma once
+#include <type_traits>
+
 #include <catch2/catch.hpp>
 
 #include "kernels/cpu.h"
+#if defined(NANOVLM_SIMT)
+#include "tests/support/simt_runs.h"
+#endif
 
 namespace nanovlm::testing {
 
-// Calls f(tag) for each CPU backend, and for simt where it is built; failures name the backend.
+// Calls f(tag) or f(tag, stream) for each CPU backend; and, where f takes a stream, for simt in all of simt_runs().
+// Failures name the backend.
 template <class F>
 void for_each_backend(const F& f) {
+  const auto call = [&](auto backend, [[maybe_unused]] Stream stream) {
+    if constexpr (std::is_invocable_v<F, decltype(backend), Stream>)
+      f(backend, stream);
+    else
+      f(backend);
+  };
   for (int isa = 0; isa <= static_cast<int>(kernels::best_cpu_isa()); ++isa)
     kernels::with_cpu(static_cast<kernels::CpuIsa>(isa), [&](auto backend) {
       INFO("backend: cpu, " << kernels::name_of(static_cast<kernels::CpuIsa>(isa)));
-      f(backend);
+      call(backend, Stream{});
     });
 #if defined(NANOVLM_SIMT)
-  {
-    INFO("backend: simt");
-    f(Simt{});
-  }
+  if constexpr (std::is_invocable_v<F, Simt, Stream>)
+    for (const simt::Options& options : simt_runs()) {
+      INFO("backend: " << name_of(options));
+      simt::Executor executor(options);
+      call(Simt{}, executor.stream());
+    }
 #endif
 }
 
