@@ -1,0 +1,42 @@
+#include "apps/common/loaded_model.h"
+
+#include <filesystem>
+
+#include "model/weights.h"
+
+namespace nanovlm {
+namespace fs = std::filesystem;
+
+DType dtype_of(const std::string& name) {
+  check(name == "f32" || name == "bf16", "dtype: expected f32 or bf16, found ", name);
+  return name == "f32" ? DType::f32 : DType::bf16;
+}
+
+PromptTokenizer load_tokenizer(const std::string& given, const std::string& checkpoint, const VLMConfig& config,
+                               std::vector<std::string>& warnings) {
+  const fs::path beside = fs::path(checkpoint) / "tokenizer.json";
+  const std::string path = !given.empty()       ? given
+                           : fs::exists(beside) ? beside.string()
+                                                : std::string(NANOVLM_ASSETS) + "/tokenizer/tokenizer.json";
+  PromptTokenizer text = PromptTokenizer::load(path);
+  check(text.tokenizer.vocab_size() <= config.lm_vocab_size, path, ": expected at most ", config.lm_vocab_size,
+        " tokens, as the model in ", checkpoint, " has, found ", text.tokenizer.vocab_size());
+  if (text.eos_id != config.lm_eos_token_id)
+    warnings.push_back(nanovlm::text(path, ": the end token is ", text.eos_id, ", but the model's lm_eos_token_id is ",
+                                     config.lm_eos_token_id, "; generation ends at the latter"));
+  return text;
+}
+
+LoadedModel LoadedModel::load(const std::string& checkpoint, const std::string& tokenizer, const Device& device,
+                              DType dtype) {
+  std::vector<std::string> warnings;
+  const VLMConfig config = load_config(checkpoint, warnings);
+  warnings.clear();  // load_checkpoint gives them again
+  // The tokenizer first: it is small, and what is wrong with it is said before the weights are read.
+  PromptTokenizer text = load_tokenizer(tokenizer, checkpoint, config, warnings);
+  VisionLanguageModel model = load_checkpoint(checkpoint, device, warnings);
+  model.to_inference(dtype);
+  return {std::move(model), std::move(text), std::move(warnings)};
+}
+
+}  // namespace nanovlm
