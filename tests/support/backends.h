@@ -5,7 +5,7 @@
 #include <catch2/catch.hpp>
 
 #include "kernels/cpu.h"
-#if defined(NANOVLM_SIMT)
+#if defined(NANOVLM_SIMT_KERNELS)
 #include "tests/support/simt_runs.h"
 #endif
 
@@ -26,7 +26,7 @@ void for_each_backend(const F& f) {
       INFO("backend: cpu, " << kernels::name_of(static_cast<kernels::CpuIsa>(isa)));
       call(backend, Stream{});
     });
-#if defined(NANOVLM_SIMT)
+#if defined(NANOVLM_SIMT_KERNELS)
   if constexpr (std::is_invocable_v<F, Simt, Stream>)
     for (const simt::Options& options : simt_runs()) {
       INFO("backend: " << name_of(options));
