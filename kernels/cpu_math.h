@@ -72,6 +72,10 @@ void parallel_rows(int64_t R, int64_t C, const F& f) {
   parallel_for(R, ceil_div(kGrain, C > 0 ? C : 1), f);
 }
 
+// y = value, rounded to y's type. A bf16 is written through its member: gcc does not vectorise assignments of structs.
+[[maybe_unused, gnu::always_inline]] inline void store(float& y, float value) { y = value; }
+[[maybe_unused, gnu::always_inline]] inline void store(bf16& y, float value) { y.bits = bf16(value).bits; }
+
 template <class T>
 const T* as(const void* p) {
   return static_cast<const T*>(p);

@@ -24,7 +24,7 @@ void adamw_range(const AdamW& a, const Coefficients& k, int64_t begin, int64_t e
     m[i] += (slope - m[i]) * c.toward_gradient;
     v[i] = c.beta2 * v[i] + (c.one_minus_beta2 * slope) * slope;
     p[i] = p[i] * c.decay - c.step * m[i] / (std::sqrt(v[i]) / c.root_correction + c.eps);
-    if constexpr (kWithCopy) copy[i] = bf16(p[i]);
+    if constexpr (kWithCopy) store(copy[i], p[i]);
   }
 }
 

@@ -36,8 +36,8 @@ void gradient(const float* x, T* dx, int64_t V, MaxSum row, int32_t target, floa
   const float inverse = 1 / row.sum;
   const float at_target = scale * (exp(x[target] - row.max) * inverse - 1);
 #pragma omp simd
-  for (int64_t v = 0; v < V; ++v) dx[v] = T(scale * (exp(x[v] - row.max) * inverse));
-  dx[target] = T(at_target);
+  for (int64_t v = 0; v < V; ++v) store(dx[v], scale * (exp(x[v] - row.max) * inverse));
+  store(dx[target], at_target);
 }
 
 }  // namespace

@@ -10,25 +10,25 @@ namespace {
 template <class In, class Out>
 void cast_range(const In* x, Out* y, int64_t begin, int64_t end) {
 #pragma omp simd
-  for (int64_t i = begin; i < end; ++i) y[i] = Out(static_cast<float>(x[i]));
+  for (int64_t i = begin; i < end; ++i) store(y[i], static_cast<float>(x[i]));
 }
 
 template <class A, class B, class Y>
 void add_range(const A* a, const B* b, Y* y, int64_t begin, int64_t end) {
 #pragma omp simd
-  for (int64_t i = begin; i < end; ++i) y[i] = Y(static_cast<float>(a[i]) + static_cast<float>(b[i]));
+  for (int64_t i = begin; i < end; ++i) store(y[i], static_cast<float>(a[i]) + static_cast<float>(b[i]));
 }
 
 template <class T>
 void scale_range(const T* x, T* y, float factor, int64_t begin, int64_t end) {
 #pragma omp simd
-  for (int64_t i = begin; i < end; ++i) y[i] = T(static_cast<float>(x[i]) * factor);
+  for (int64_t i = begin; i < end; ++i) store(y[i], static_cast<float>(x[i]) * factor);
 }
 
 template <class T>
-void fill_range(T* y, T value, int64_t begin, int64_t end) {
+void fill_range(T* y, float value, int64_t begin, int64_t end) {
 #pragma omp simd
-  for (int64_t i = begin; i < end; ++i) y[i] = value;
+  for (int64_t i = begin; i < end; ++i) store(y[i], value);
 }
 
 }  // namespace
@@ -71,7 +71,7 @@ void sum(ThisBackend, const Sum& a, Stream) {
 template <>
 void fill(ThisBackend, const Fill& a, Stream) {
   with_float(a.dtype, [&]<class T>(Type<T>) {
-    parallel_elements(a.n, [&](int64_t begin, int64_t end) { fill_range(as<T>(a.y), T(a.value), begin, end); });
+    parallel_elements(a.n, [&](int64_t begin, int64_t end) { fill_range(as<T>(a.y), a.value, begin, end); });
   });
 }
 

@@ -15,7 +15,7 @@ void gelu_range(const T* x, T* y, int64_t begin, int64_t end) {
 #pragma omp simd
   for (int64_t i = begin; i < end; ++i) {
     const float v = static_cast<float>(x[i]);
-    y[i] = T(v * sigmoid(kTwoRoot * v * (1 + kCubic * (v * v))));
+    store(y[i], v * sigmoid(kTwoRoot * v * (1 + kCubic * (v * v))));
   }
 }
 
@@ -26,7 +26,7 @@ void gelu_backward_range(const T* x, const T* dy, T* dx, int64_t begin, int64_t 
     const float v = static_cast<float>(x[i]), square = v * v;
     const SigmoidPair s = sigmoid_pair(kTwoRoot * v * (1 + kCubic * square));
     const float slope = s.plus + v * s.plus * s.minus * (kTwoRoot * (1 + 3 * kCubic * square));
-    dx[i] = T(static_cast<float>(dy[i]) * slope);
+    store(dx[i], static_cast<float>(dy[i]) * slope);
   }
 }
 

@@ -51,7 +51,7 @@ void forward_rows(const LayerNorm& a, int64_t begin, int64_t end) {
 #pragma omp simd
     for (int64_t c = 0; c < C; ++c) {
       const float n = (x[c] - m) * r;
-      y[c] = T(kCentered ? n * w[c] + b[c] : n * w[c]);
+      store(y[c], kCentered ? n * w[c] + b[c] : n * w[c]);
     }
   }
 }
@@ -86,7 +86,7 @@ void dx_rows(const LayerNormBackward& a, int64_t begin, int64_t end) {
     if (a.ddelta) {
       T* ddelta = as<T>(a.ddelta) + row * C;
 #pragma omp simd
-      for (int64_t c = 0; c < C; ++c) ddelta[c] = T(dx[c]);
+      for (int64_t c = 0; c < C; ++c) store(ddelta[c], dx[c]);
     }
   }
 }

@@ -36,7 +36,7 @@ void gather_patches(const float* images, T* patches, int64_t rows, const Grid& g
   parallel_rows(rows, grid.K(), [&](int64_t begin, int64_t end) {
     for_each_run(grid, begin, end, [&](int64_t pixels, int64_t columns) {
 #pragma omp simd
-      for (int64_t dx = 0; dx < p; ++dx) patches[columns + dx] = T(images[pixels + dx]);
+      for (int64_t dx = 0; dx < p; ++dx) store(patches[columns + dx], images[pixels + dx]);
     });
   });
 }

@@ -15,7 +15,7 @@ void copy_row(const In* x, Out* y, int64_t C) {
     std::memcpy(y, x, C * sizeof(In));
   } else {
 #pragma omp simd
-    for (int64_t c = 0; c < C; ++c) y[c] = Out(static_cast<float>(x[c]));
+    for (int64_t c = 0; c < C; ++c) store(y[c], static_cast<float>(x[c]));
   }
 }
 

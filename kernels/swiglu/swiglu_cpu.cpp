@@ -11,7 +11,7 @@ void swiglu_range(const T* gate, const T* up, T* y, int64_t begin, int64_t end) 
 #pragma omp simd
   for (int64_t i = begin; i < end; ++i) {
     const float g = static_cast<float>(gate[i]);
-    y[i] = T(g * sigmoid(g) * static_cast<float>(up[i]));
+    store(y[i], g * sigmoid(g) * static_cast<float>(up[i]));
   }
 }
 
@@ -23,9 +23,9 @@ void swiglu_backward_range(const T* gate, const T* up, const T* dy, T* dgate, T*
     const float g = static_cast<float>(gate[i]), u = static_cast<float>(up[i]), d = static_cast<float>(dy[i]);
     const SigmoidPair s = sigmoid_pair(g);
     const float silu = g * s.plus;
-    dgate[i] = T(d * u * (s.plus * (1 + g * s.minus)));
-    dup[i] = T(d * silu);
-    if constexpr (kWithOutput) y[i] = T(silu * u);
+    store(dgate[i], d * u * (s.plus * (1 + g * s.minus)));
+    store(dup[i], d * silu);
+    if constexpr (kWithOutput) store(y[i], silu * u);
   }
 }
 
