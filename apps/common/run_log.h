@@ -1,0 +1,37 @@
+// What a training run leaves behind and shows: metrics.jsonl with the reference's keys, and a progress line.
+#pragma once
+#include <chrono>
+#include <fstream>
+#include <string>
+
+#include <nlohmann/json_fwd.hpp>
+
+namespace nanovlm {
+
+struct Progress {
+  int64_t step = 0, steps = 0;
+  double loss = 0, lr = 0;
+  double tokens_per_second = 0, samples_per_second = 0;
+  double wait_share = 0;  // of the time since the last line, spent waiting for data
+};
+
+class RunLog {
+ public:
+  // Creates `folder` and appends to folder/metrics.jsonl. Error: it can't be written.
+  explicit RunLog(const std::string& folder);
+
+  void write(const nlohmann::json& line);  // one object, flushed at once
+  void show(const Progress& progress);     // on stderr: one line that is overwritten, or a line now and then in a file
+  void note(const std::string& line);      // a line of its own on stderr
+  double seconds() const;                  // since the run began
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::ofstream metrics_;
+  std::string path_;
+  Clock::time_point start_ = Clock::now(), shown_{};
+  bool terminal_;
+  bool line_open_ = false;
+};
+
+}  // namespace nanovlm
