@@ -86,13 +86,15 @@ Outputs run(Backend backend, Stream stream, const Operands& operands, bool in_pl
   const bool summed = static_cast<const void*>(o.delta) != nullptr;
   if (o.centered) {
     kernels::layer_norm(
-        backend, kernels::LayerNorm{x, o.delta, o.w, o.b, out.sum, out.y, out.m, out.r, o.R, o.C, o.eps, o.dtype}, {});
+        backend, kernels::LayerNorm{x, o.delta, o.w, o.b, out.sum, out.y, out.m, out.r, o.R, o.C, o.eps, o.dtype},
+        stream);
     kernels::layer_norm_backward(backend,
                                  kernels::LayerNormBackward{o.dy, summed ? out.sum : x, o.w, out.m, out.r, dsum, out.dx,
                                                             out.ddelta, out.dw, out.db, o.R, o.C, o.dtype},
                                  stream);
   } else {
-    kernels::rms_norm(backend, kernels::RmsNorm{x, o.delta, o.w, out.sum, out.y, out.r, o.R, o.C, o.eps, o.dtype}, {});
+    kernels::rms_norm(backend, kernels::RmsNorm{x, o.delta, o.w, out.sum, out.y, out.r, o.R, o.C, o.eps, o.dtype},
+                      stream);
     kernels::rms_norm_backward(backend,
                                kernels::RmsNormBackward{o.dy, summed ? out.sum : x, o.w, out.r, dsum, out.dx,
                                                         out.ddelta, out.dw, o.R, o.C, o.dtype},
@@ -235,7 +237,7 @@ TEST_CASE("norms agree with PyTorch, which passes the same rule") {
       check_close("PyTorch's dx", fixture(k, "grad.x"), slope.dx, plain.dx, terms_of_dx(o, exact));
       check_close("PyTorch's dw", fixture(k, "grad.weight"), slope.dw, plain.dw, terms_of_dw(o, exact));
       if (centered) check_close("PyTorch's db", fixture(k, "grad.bias"), slope.db, plain.db);
-      for_each_backend([&](auto backend) { check_outputs(run(backend, stream, o), o); });
+      for_each_backend([&](auto backend, Stream stream) { check_outputs(run(backend, stream, o), o); });
     }
   }
 }
