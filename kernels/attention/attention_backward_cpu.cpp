@@ -13,10 +13,10 @@ namespace {
 
 struct BackwardScratch {
   int64_t step;
-  Floats q, d_o, dq, lse, delta;                          // of a chunk, head by head
-  Floats keys, keys_transposed, values_transposed, bias;  // of a tile
-  Floats p, ds;                                           // of a block and a tile
-  Floats dk, dv;                                          // of the segment
+  Floats q, d_o, dq, lse, delta;                                  // of a chunk, head by head
+  Floats keys, values, keys_transposed, values_transposed, bias;  // of a tile
+  Floats p, ds;                                                   // of a block and a tile
+  Floats dk, dv;                                                  // of the segment
 
   explicit BackwardScratch(const AttentionShape& a)
       : step(round_up(a.D, kLanes)),
@@ -26,14 +26,23 @@ struct BackwardScratch {
         lse(a.H / a.G * kChunk),
         delta(a.H / a.G * kChunk),
         keys(kTile * step),
-        keys_transposed(kTile * a.D),
-        values_transposed(kTile * a.D),
+        values(kTile * step),
+        keys_transposed(kTile * step),
+        values_transposed(kTile * step),
         bias(kTile),
         p(kBlock * kTile),
         ds(kBlock * kTile),
         dk(round_up(a.longest, kTile) * step),
         dv(round_up(a.longest, kTile) * step) {}
 };
+
+template <class T>
+float dot_product(const float* x, const T* y, int D) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int d = 0; d < D; ++d) sum += x[d] * static_cast<float>(y[d]);
+  return sum;
+}
 
 template <class T>
 void load_queries(const AttentionBackward& a, const Chunk& c, const BackwardScratch& s) {
@@ -45,8 +54,7 @@ void load_queries(const AttentionBackward& a, const Chunk& c, const BackwardScra
                    position_of(a.shape, row, c.begin));
       load_plain(as<T>(a.d_o) + out * D, s.d_o + at * s.step, D);
       s.lse[at] = a.lse[out];
-      s.delta[at] = 0;
-      for (int d = 0; d < D; ++d) s.delta[at] += s.d_o[at * s.step + d] * static_cast<float>(as<T>(a.o)[out * D + d]);
+      s.delta[at] = dot_product(s.d_o + at * s.step, as<T>(a.o) + out * D, D);
     }
   fill(s.dq, n * kChunk * s.step, 0);
 }
@@ -57,16 +65,16 @@ int64_t load_tile(const AttentionBackward& a, const Chunk& c, const BackwardScra
   const int64_t length = first + kTile < c.end ? kTile : c.end - first;
   load_keys(a.shape, as<T>(a.k) + c.g * a.shape.D, a.k_stride, c.begin, first, length, s.keys, s.step, s.bias);
   transpose(s.keys, s.step, s.keys_transposed, length, a.shape.D);
-  for (int64_t row = 0; row < length; ++row) {
-    const T* v = as<T>(a.v) + (first + row) * a.v_stride + c.g * a.shape.D;
-    for (int d = 0; d < a.shape.D; ++d) s.values_transposed[d * kTile + row] = static_cast<float>(v[d]);
-  }
+  for (int64_t row = 0; row < length; ++row)
+    load_plain(as<T>(a.v) + (first + row) * a.v_stride + c.g * a.shape.D, s.values + row * s.step, a.shape.D);
+  transpose(s.values, s.step, s.values_transposed, length, a.shape.D);
   return length;
 }
 
 // One row: scores -> probabilities p, and do . v -> ds.
 void differentiate(float* p, float* ds, const float* bias, float score_scale, float scale, float lse, float delta,
                    int64_t seen, int64_t N) {
+#pragma omp simd
   for (int64_t i = 0; i < N; ++i) {
     const float score = i < seen ? p[i] * score_scale + bias[i] : kHidden;
     p[i] = exp(score - lse);
@@ -95,7 +103,7 @@ void meet(const AttentionShape& a, const BackwardScratch& s, int64_t at, int64_t
 // Rotates a gradient back and stores it.
 template <class T>
 void store_rotated(const AttentionShape& a, const float* x, T* y, int64_t position) {
-  if (a.cos) return rotate(x, y, a.cos + position * a.D, a.sin + position * a.D, a.D, true);
+  if (a.cos) return rotate<T>(x, y, a.cos + position * a.D, a.sin + position * a.D, a.D, true);
   for (int d = 0; d < a.D; ++d) y[d] = T(x[d]);
 }
 

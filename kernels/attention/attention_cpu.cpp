@@ -22,7 +22,7 @@ struct ForwardScratch {
         max(a.H / a.G * kChunk),
         sum(a.H / a.G * kChunk),
         keys(kTile * step),
-        keys_transposed(kTile * a.D),
+        keys_transposed(kTile * step),
         values(kTile * step),
         bias(kTile),
         scores(kBlock * kTile) {}

@@ -16,9 +16,9 @@ struct DecodeScratch {
       : step(round_up(a.D, kLanes)),
         q(round_up(a.H / a.G, kStrip) * step),
         keys(kTile * step),
-        keys_transposed(kTile * a.D),
+        keys_transposed(kTile * step),
         values(kTile * step),
-        scores(round_up(a.H / a.G, kStrip) * kTile) {}
+        scores(kBlock * kTile) {}
 };
 
 template <class T>
@@ -35,7 +35,11 @@ void attend_stretch(const AttentionDecode& a, int64_t b, int g, int64_t first, i
       load_plain(as<T>(a.v) + at, s.values + j * s.step, a.D);
     }
     transpose(s.keys, s.step, s.keys_transposed, length, a.D);
-    attend(rows, {s.keys_transposed, s.values, kNoBias, length}, {kTile, 0, 0}, a.scale, a.D, s.step, s.scores);
+    for (int64_t h = 0; h < rows.rows; h += kBlock) {
+      const QueryRows block{rows.q + h * s.step, rows.o + h * s.step, rows.max + h, rows.sum + h,
+                            h + kBlock < rows.rows ? kBlock : rows.rows - h};
+      attend(block, {s.keys_transposed, s.values, kNoBias, length}, {kTile, 0, 0}, a.scale, a.D, s.step, s.scores);
+    }
   }
 }
 

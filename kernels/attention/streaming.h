@@ -34,45 +34,52 @@ inline void start(const QueryRows& r, int64_t step) {
 
 // Scores of one row, scaled and masked, `seen` of N being in sight. Returns the largest.
 inline float mask_scores(float* s, const float* bias, float scale, int64_t seen, int64_t N) {
-  Lanes largest = Lanes{} - FLT_MAX;
-  for (int64_t n = 0; n < N; n += kLanes) {
-    for (int64_t i = n; i < n + kLanes; ++i) s[i] = i < seen ? s[i] * scale + bias[i] : kHidden;
-    const Lanes x = *reinterpret_cast<const Lanes*>(s + n);
-    largest = x > largest ? x : largest;
+  float largest = -FLT_MAX;
+#pragma omp simd reduction(max : largest)
+  for (int64_t i = 0; i < N; ++i) {
+    s[i] = i < seen ? s[i] * scale + bias[i] : kHidden;
+    largest = s[i] > largest ? s[i] : largest;
   }
-  float max = largest[0];
-  for (int i = 1; i < kLanes; ++i) max = largest[i] > max ? largest[i] : max;
-  return max;
+  return largest;
 }
 
 // s = e^(s - max). Returns the sum.
 inline float exponentiate(float* s, float max, int64_t N) {
-  Lanes sum{};
-  for (int64_t n = 0; n < N; n += kLanes) {
-    for (int64_t i = n; i < n + kLanes; ++i) s[i] = exp(s[i] - max);
-    sum += *reinterpret_cast<const Lanes*>(s + n);
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < N; ++i) {
+    s[i] = exp(s[i] - max);
+    sum += s[i];
   }
-  float total = 0;
-  for (int i = 0; i < kLanes; ++i) total += sum[i];
-  return total;
+  return sum;
 }
 
-// Lets the rows meet one tile. scores: scratch [kBlock, kTile]
+// Raises each row's max to `largest` where that is larger, and returns in shrink what its earlier sums then count for.
+inline void raise(float* max, const float* largest, float* shrink, int64_t rows) {
+#pragma omp simd
+  for (int64_t row = 0; row < rows; ++row) {
+    const float raised = largest[row] > max[row] ? largest[row] : max[row];
+    shrink[row] = exp(max[row] - raised);
+    max[row] = raised;
+  }
+}
+
+// Lets at most kBlock rows meet one tile. scores: scratch [kBlock, kTile]
 inline void attend(const QueryRows& r, const KeyTile& tile, Sight sight, float scale, int D, int64_t step,
                    float* scores) {
   const int64_t seen = sight.of(r.rows - 1, tile.length), N = round_up(seen, kLanes);
   if (seen <= 0) return;
   product<false>(scores, kTile, {r.q, step, 1}, tile.keys_transposed, kTile, r.rows, N, D);
+  float largest[kBlock], shrink[kBlock];
   for (int64_t row = 0; row < r.rows; ++row) {
-    float* s = scores + row * kTile;
     const bool keyless = row < sight.keyless;
-    const float largest =
-        mask_scores(s, keyless ? kNoBias : tile.bias, keyless ? 0 : scale, sight.of(row, tile.length), N);
-    const float max = largest > r.max[row] ? largest : r.max[row];
-    const float shrink = exp(r.max[row] - max);
-    r.max[row] = max;
-    r.sum[row] = r.sum[row] * shrink + exponentiate(s, max, N);
-    for (int64_t d = 0; d < step; ++d) r.o[row * step + d] *= shrink;
+    largest[row] = mask_scores(scores + row * kTile, keyless ? kNoBias : tile.bias, keyless ? 0 : scale,
+                               sight.of(row, tile.length), N);
+  }
+  raise(r.max, largest, shrink, r.rows);
+  for (int64_t row = 0; row < r.rows; ++row) {
+    r.sum[row] = r.sum[row] * shrink[row] + exponentiate(scores + row * kTile, r.max[row], N);
+    for (int64_t d = 0; d < step; ++d) r.o[row * step + d] *= shrink[row];
   }
   product<true>(r.o, step, {scores, kTile, 1}, tile.values, step, r.rows, step, seen);
 }

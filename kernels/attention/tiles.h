@@ -43,20 +43,27 @@ struct Strided {
   int64_t row_step, column_step;
 };
 
-// kStrip rows of c, V vectors wide: the sums stay in registers while k runs.
+// kStrip rows of c, V vectors wide: the sums stay in registers while k runs. Unrolled whole, so that they do.
 template <int V, bool Add>
 void product_block(float* c, int64_t c_step, Strided a, const float* b, int64_t b_step, int64_t K) {
-  Lanes sum[kStrip][V];
-  for (int m = 0; m < kStrip; ++m)
-    for (int v = 0; v < V; ++v)
-      sum[m][v] = Add ? *reinterpret_cast<const Lanes*>(c + m * c_step + v * kLanes) : Lanes{};
-  for (int64_t k = 0; k < K; ++k) {
-    Lanes row[V];
-    for (int v = 0; v < V; ++v) row[v] = *reinterpret_cast<const Lanes*>(b + k * b_step + v * kLanes);
+  Lanes sum[kStrip][V] = {};
+  if constexpr (Add) {
+#pragma GCC unroll 16
     for (int m = 0; m < kStrip; ++m)
-      for (int v = 0; v < V; ++v) sum[m][v] += a.data[m * a.row_step + k * a.column_step] * row[v];
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) sum[m][v] = *reinterpret_cast<const Lanes*>(c + m * c_step + v * kLanes);
   }
+  for (int64_t k = 0; k < K; ++k) {
+#pragma GCC unroll 16
+    for (int m = 0; m < kStrip; ++m)
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v)
+        sum[m][v] +=
+            a.data[m * a.row_step + k * a.column_step] * *reinterpret_cast<const Lanes*>(b + k * b_step + v * kLanes);
+  }
+#pragma GCC unroll 16
   for (int m = 0; m < kStrip; ++m)
+#pragma GCC unroll 16
     for (int v = 0; v < V; ++v) *reinterpret_cast<Lanes*>(c + m * c_step + v * kLanes) = sum[m][v];
 }
 
@@ -83,10 +90,24 @@ void product(float* c, int64_t c_step, Strided a, const float* b, int64_t b_step
   if (left == 1) product_columns<1, Add>(c + n, c_step, a, b + n, b_step, M, K);
 }
 
-// y[C, kTile] = the transpose of x[R, C]
+// y[C, kTile] = the transpose of x[R, C]. R and C are rounded up to multiples of 4: x and y must have that much room.
 inline void transpose(const float* x, int64_t x_step, float* y, int64_t R, int64_t C) {
-  for (int64_t c = 0; c < C; ++c)
-    for (int64_t r = 0; r < R; ++r) y[c * kTile + r] = x[r * x_step + c];
+  using Quad [[gnu::vector_size(4 * sizeof(float)), gnu::may_alias]] = float;
+  const auto row = [](const float* p) { return *reinterpret_cast<const Quad*>(p); };
+  for (int64_t c = 0; c < C; c += 4)
+    for (int64_t r = 0; r < R; r += 4) {
+      const float* from = x + r * x_step + c;
+      const Quad a = row(from), b = row(from + x_step), e = row(from + 2 * x_step), f = row(from + 3 * x_step);
+      const Quad ae_low = __builtin_shufflevector(a, e, 0, 4, 1, 5),
+                 ae_high = __builtin_shufflevector(a, e, 2, 6, 3, 7);
+      const Quad bf_low = __builtin_shufflevector(b, f, 0, 4, 1, 5),
+                 bf_high = __builtin_shufflevector(b, f, 2, 6, 3, 7);
+      Quad* to = reinterpret_cast<Quad*>(y + c * kTile + r);
+      to[0] = __builtin_shufflevector(ae_low, bf_low, 0, 4, 1, 5);
+      to[kTile / 4] = __builtin_shufflevector(ae_low, bf_low, 2, 6, 3, 7);
+      to[2 * kTile / 4] = __builtin_shufflevector(ae_high, bf_high, 0, 4, 1, 5);
+      to[3 * kTile / 4] = __builtin_shufflevector(ae_high, bf_high, 2, 6, 3, 7);
+    }
 }
 
 template <class T>
@@ -98,8 +119,7 @@ void load_plain(const T* x, float* y, int D) {
 template <class T>
 void load_rotated(const AttentionShape& a, const T* x, float* y, int64_t position) {
   if (!a.cos) return load_plain(x, y, a.D);
-  rotate(x, y, a.cos + position * a.D, a.sin + position * a.D, a.D, false);
-  for (int d = 0; d < a.D; ++d) y[d] = static_cast<float>(T(y[d]));
+  rotate<T>(x, y, a.cos + position * a.D, a.sin + position * a.D, a.D, false);
 }
 
 // Rows of the tables of cos and sin.

@@ -13,7 +13,7 @@ void rope(ThisBackend, const Rope& a, Stream) {
       for (int64_t r = begin; r < end; ++r) {
         const int64_t angles = static_cast<int64_t>(a.positions[r]) * a.D;
         for (int64_t at = r * width; at < (r + 1) * width; at += a.D)
-          rotate(as<T>(a.x) + at, as<T>(a.y) + at, a.cos + angles, a.sin + angles, a.D, a.inverse);
+          rotate<T>(as<T>(a.x) + at, as<T>(a.y) + at, a.cos + angles, a.sin + angles, a.D, a.inverse);
       }
     });
   });
