@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
+#include <system_error>
 
 #include "data/tokenizer_file.h"
 #include "data/unicode.h"
@@ -69,7 +70,8 @@ class Encoder {
 
 Tokenizer Tokenizer::load(const std::string& path) {
   const std::filesystem::path given(path);
-  const std::string file = std::filesystem::is_directory(given) ? (given / "tokenizer.json").string() : path;
+  std::error_code ignored;  // what can't be examined is refused when it is opened
+  const std::string file = std::filesystem::is_directory(given, ignored) ? (given / "tokenizer.json").string() : path;
   return Tokenizer(std::make_shared<const Model>(read_tokenizer_file(file)));
 }
 
