@@ -12,35 +12,32 @@
 namespace nanovlm::kernels {
 namespace {
 
-// e^x to within 2 ulp, without a branch or a table. NaN stays NaN; too large is inf, too small is 0, and results below
-// the smallest normal number lose bits gradually.
-//   n = round(x / ln 2),  f = x - n ln 2 in [-0.35, 0.35],  e^x = 2^n e^f
+// e^x to within 2 ulp, without a branch or a table: inf where it overflows, 0 below e^-86 (where normal numbers are
+// about to end), NaN for NaN.
+//   n = round(x / ln 2),  f = x - n ln 2 in [-0.35, 0.35],  e^x = 2^(n - 1) * 2 e^f
 [[maybe_unused, gnu::always_inline]] inline float exp(float x) {
-  // Past these e^x is inf and 0 in fp32, and 2^n still fits its two factors. A comparison with NaN leaves x alone.
-  constexpr float kLargest = 89, kSmallest = -104;
-  x = x > kLargest ? kLargest : x;
-  x = x < kSmallest ? kSmallest : x;
+  constexpr float kSmallest = -86, kInfinite = 89;  // e^89 overflows, and its n is still an exponent of a float
+  const float bounded = x > kInfinite ? kInfinite : x;
 
-  // Adding 1.5 * 2^23 leaves the rounded integer in the low bits of the sum.
-  constexpr float kRound = 12582912.0f, kInverseLn2 = 1.44269504f;
-  const float shifted = x * kInverseLn2 + kRound;
+  // Adding 1.5 * 2^23 leaves the rounded integer in the low bits of the sum; adding 126 as well, the biased exponent of
+  // 2^(n - 1), which is within a float's exponents where 2^n may not be.
+  constexpr float kRound = 12582912.0f + 126.0f, kInverseLn2 = 1.44269504f;
+  const float shifted = bounded * kInverseLn2 + kRound;
   const float n = shifted - kRound;
+  const float power = std::bit_cast<float>(std::bit_cast<uint32_t>(shifted) << 23);
 
   // ln 2 in two parts: n times the first, of 15 bits, is exact.
   constexpr float kLn2High = 0.693145751953125f, kLn2Low = 1.42860682e-6f;
-  const float f = (x - n * kLn2High) - n * kLn2Low;
+  const float f = (bounded - n * kLn2High) - n * kLn2Low;
 
-  // e^f = 1 + f + f^2 q(f): q is the minimax fit, off by 4e-9 of e^f.
-  float q = 1.38142216e-3f;
-  q = q * f + 8.36889911e-3f;
-  q = q * f + 4.16684039e-2f;
-  q = q * f + 1.66665196e-1f;
-  q = q * f + 4.9999994e-1f;
-  const float power = 1.0f + (f + f * f * q);
-
-  const int32_t exponent = std::bit_cast<int32_t>(shifted) - std::bit_cast<int32_t>(kRound);
-  const int32_t half = exponent >> 1;  // 2^n in two factors: n itself may lie outside a float's exponents
-  return power * std::bit_cast<float>((half + 127) << 23) * std::bit_cast<float>((exponent - half + 127) << 23);
+  // 2 e^f = 2 + 2f + f^2 q(f): q is the minimax fit, off by 4e-9 of e^f.
+  float q = 2.76284432e-3f;
+  q = q * f + 1.673779822e-2f;
+  q = q * f + 8.33368078e-2f;
+  q = q * f + 3.33330392e-1f;
+  q = q * f + 9.9999988e-1f;
+  const float result = (2.0f + ((f + f) + f * f * q)) * power;
+  return x < kSmallest ? 0.0f : result;
 }
 
 // sigmoid(x) and 1 - sigmoid(x) = sigmoid(-x), neither of which cancels: slopes of the sigmoid need both.
