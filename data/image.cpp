@@ -82,6 +82,8 @@ Image decode_image(std::span<const uint8_t> bytes, const std::string& where, con
   return format.decode(codecs::Source(bytes, where, format.name, limits));
 }
 
+std::string image_format(std::span<const uint8_t> bytes) { return detect(bytes).name; }
+
 Image read_image(const std::string& path, const ImageLimits& limits) {
   std::vector<uint8_t> bytes;
   try {

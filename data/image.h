@@ -34,6 +34,9 @@ struct ImageLimits {
 // Alpha is dropped, the EXIF orientation is not applied. Damaged or cut data is an ImageError that starts with `where`.
 Image decode_image(std::span<const uint8_t> bytes, const std::string& where, const ImageLimits& limits = {});
 
+// "JPEG", "PNG", "WebP", "GIF", "BMP", "PNM", "TGA" or "TIFF", by content; empty where none of them is recognised.
+std::string image_format(std::span<const uint8_t> bytes);
+
 // decode_image of a regular file; ImageError too where it cannot be read.
 Image read_image(const std::string& path, const ImageLimits& limits = {});
 
