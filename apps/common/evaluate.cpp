@@ -102,6 +102,7 @@ LossResult evaluate_loss(const VisionLanguageModel& model, const EvaluationData&
   LossResult result;
   double sum_of_batches = 0, sum_of_tokens = 0;
   result.loaded = for_each_batch(data, options, [&](const LoadedBatch& loaded) {
+    if (loaded.targets == 0) return;  // its loss is undefined
     const double loss = model.loss(loaded.batch, run).item();
     sum_of_batches += loss;
     sum_of_tokens += loss * static_cast<double>(loaded.targets);

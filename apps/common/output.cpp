@@ -50,7 +50,7 @@ void print_json(const nlohmann::ordered_json& value) {
 
 std::string with_separators(int64_t n) {
   std::string digits = std::to_string(n < 0 ? -n : n);
-  for (int64_t i = static_cast<int64_t>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<size_t>(i), ",");
+  for (int64_t i = static_cast<int64_t>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<size_t>(i), 1, ',');
   return text(n < 0 ? "-" : "", digits);
 }
 
