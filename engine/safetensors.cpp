@@ -152,6 +152,7 @@ void SafetensorsFile::read_header() {
   for (const auto& [name, _] : document.items()) {
     const JsonValue value = root[name];
     if (name == "__metadata__") {
+      if (value.is_null()) continue;  // as the safetensors package takes it
       value.expect_object();
       for (const auto& [key, unused] : value.json().items()) metadata_.emplace(key, value[key].string());
     } else {

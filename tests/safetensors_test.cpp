@@ -180,6 +180,7 @@ TEST_CASE("every wrong header is refused with its place") {
     CHECK(refusal(file_of("{", 0)).starts_with("header: 1:"));
     CHECK(refusal(file_of("{\"\xff\":1}", 0)).starts_with("header: 1:"));
     CHECK(refusal(file_of("{}{}", 0)).starts_with("header: 1:"));
+    CHECK(refusal(file_of(R"({"__metadata__":null})", 0)) == "no error");
     CHECK(refusal(file_of("{" + entry("\"U8\"", "[1]", "[0,1]") + "," + entry("\"U8\"", "[1]", "[0,1]") + "}", 1)) ==
           "header: $.x: expected each key once, found it twice");
     CHECK(refusal(file_of("{\"x\":" + std::string(200, '[') + std::string(200, ']') + "}", 0)).find("128 levels") !=
