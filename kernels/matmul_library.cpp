@@ -1,10 +1,12 @@
 #include "kernels/matmul_library.h"
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <tuple>
+#include <unordered_map>
 #include <vector>
 
 #include <cblas.h>
@@ -31,12 +33,79 @@ void add_bias(const Matmul& a) {
   });
 }
 
+// c[M, N] = op(a) op(b) (+ c), with the rows of a, b and c as far apart as given.
+void sgemm(const Matmul& a, int64_t a_step, int64_t b_step, int64_t c_step, bool add) {
+  cblas_sgemm(CblasRowMajor, a.transpose_a ? CblasTrans : CblasNoTrans, a.transpose_b ? CblasTrans : CblasNoTrans, a.M,
+              a.N, a.K, 1.0f, static_cast<const float*>(a.a), a_step, static_cast<const float*>(a.b), b_step,
+              add ? 1.0f : 0.0f, static_cast<float*>(a.c), c_step);
+}
+
 void multiply_f32(const Matmul& a) {
   if (a.bias && a.accumulate) add_bias(a);
   if (a.bias && !a.accumulate) fill_with_bias(a);
-  cblas_sgemm(CblasRowMajor, a.transpose_a ? CblasTrans : CblasNoTrans, a.transpose_b ? CblasTrans : CblasNoTrans, a.M,
-              a.N, a.K, 1.0f, static_cast<const float*>(a.a), a.transpose_a ? a.M : a.K, static_cast<const float*>(a.b),
-              a.transpose_b ? a.K : a.N, a.bias || a.accumulate ? 1.0f : 0.0f, static_cast<float*>(a.c), a.N);
+  sgemm(a, a.transpose_a ? a.M : a.K, a.transpose_b ? a.K : a.N, a.N, a.bias || a.accumulate);
+}
+
+// A block of a bf16 matrix as f32, its rows following each other.
+void convert(const void* from, int64_t step, int64_t row, int64_t column, int64_t rows, int64_t columns, float* to) {
+  parallel_for(rows, ceil_div(kElementsPerTask, columns), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const bf16* x = static_cast<const bf16*>(from) + (row + r) * step + column;
+      for (int64_t i = 0; i < columns; ++i) to[r * columns + i] = static_cast<float>(x[i]);
+    }
+  });
+}
+
+// Finishes the block of c that starts at (row, column): adds what is to be added, rounds and stores.
+void store(const Matmul& a, const float* sum, int64_t row, int64_t column, int64_t rows, int64_t columns) {
+  parallel_for(rows, ceil_div(kElementsPerTask, columns), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      for (int64_t i = 0; i < columns; ++i) {
+        const int64_t at = (row + r) * a.N + column + i;
+        const float value = sum[r * columns + i] + (a.bias ? a.bias[column + i] : 0);
+        if (a.out == DType::bf16) static_cast<bf16*>(a.c)[at] = bf16(value);
+        if (a.out == DType::f32)
+          static_cast<float*>(a.c)[at] = a.accumulate ? static_cast<float*>(a.c)[at] + value : value;
+      }
+  });
+}
+
+// A bf16 product in f32, by blocks: large enough that converting costs little beside multiplying, small enough that the
+// converted blocks (24 MiB) do not add to a training step's memory.
+void multiply_converted(const Matmul& whole) {
+  constexpr int64_t kSide = 1024, kDepth = 2048;
+  const auto part = [](int64_t at, int64_t step, int64_t all) { return std::min(step, all - at); };
+  const int64_t M = std::min(kSide, whole.M), N = std::min(kSide, whole.N), K = std::min(kDepth, whole.K);
+  std::vector<float> a(M * K), b(K * N), c(M * N);
+  Matmul block = whole;
+  block.a = a.data(), block.b = b.data(), block.c = c.data();
+  for (int64_t m = 0; m < whole.M; m += kSide)
+    for (int64_t n = 0; n < whole.N; n += kSide) {
+      block.M = part(m, kSide, whole.M), block.N = part(n, kSide, whole.N);
+      for (int64_t k = 0; k < whole.K; k += kDepth) {
+        block.K = part(k, kDepth, whole.K);
+        if (whole.transpose_a) {
+          convert(whole.a, whole.M, k, m, block.K, block.M, a.data());
+        } else {
+          convert(whole.a, whole.K, m, k, block.M, block.K, a.data());
+        }
+        if (whole.transpose_b) {
+          convert(whole.b, whole.K, n, k, block.N, block.K, b.data());
+        } else {
+          convert(whole.b, whole.N, k, n, block.K, block.N, b.data());
+        }
+        sgemm(block, whole.transpose_a ? block.M : block.K, whole.transpose_b ? block.K : block.N, block.N, k > 0);
+      }
+      store(whole, c.data(), m, n, block.M, block.N);
+    }
+}
+
+bool has_bf16_instructions() {
+#if defined(NANOVLM_X86)
+  return __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
 }
 
 // oneDNN's engine and the products prepared for it. Preparing one generates code, so each is kept by its shape.
@@ -103,8 +172,9 @@ class PreparedProducts {
 
 }  // namespace
 
-void library_matmul(const Matmul& a) {
+void library_matmul(const Matmul& a, bool bf16_instructions) {
   if (a.in == DType::f32) return multiply_f32(a);
+  if (!bf16_instructions || !has_bf16_instructions()) return multiply_converted(a);
   static PreparedProducts products;
   products.run(a);
 }

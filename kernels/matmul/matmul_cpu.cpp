@@ -7,6 +7,8 @@
 // The sum of columns reads x once, a band of columns at a time. Memory bounds it too.
 #include "kernels/matmul/matmul.h"
 
+#include <type_traits>
+
 #include "kernels/cpu_math.h"
 #include "kernels/cpu_scratch.h"
 #include "kernels/matmul_library.h"
@@ -110,7 +112,8 @@ template <>
 void matmul(ThisBackend, const Matmul& a, Stream) {
   if (a.M == 0 || a.N == 0) return;
   if (a.K == 0) return no_terms(a);
-  if (a.M > kFewRows || a.transpose_a || !a.transpose_b) return library_matmul(a);
+  if (a.M > kFewRows || a.transpose_a || !a.transpose_b)
+    return library_matmul(a, std::is_same_v<ThisBackend, CpuAvx512>);
   with_float(a.in, [&]<class In>(Type<In>) { few_rows<In>(a); });
 }
 
