@@ -64,6 +64,10 @@ CommandLine::Option CommandLine::option(const std::string& name, std::optional<i
                                         const std::string& help) {
   return Option(app_->add_option(name, value, help)->type_name("N"));
 }
+CommandLine::Option CommandLine::option(const std::string& name, std::optional<std::string>& value,
+                                        const std::string& help) {
+  return Option(app_->add_option(name, value, help)->type_name("TEXT"));
+}
 CommandLine::Option CommandLine::option(const std::string& name, std::vector<std::string>& values,
                                         const std::string& help) {
   return Option(app_->add_option(name, values, help)->type_name("TEXT ..."));

@@ -51,6 +51,7 @@ class CommandLine {
   Option option(const std::string& name, int64_t& value, const std::string& help);
   Option option(const std::string& name, double& value, const std::string& help);
   Option option(const std::string& name, std::optional<int64_t>& value, const std::string& help);
+  Option option(const std::string& name, std::optional<std::string>& value, const std::string& help);
   Option option(const std::string& name, std::vector<std::string>& values, const std::string& help);  // one or more
   Option flag(const std::string& name, bool& value, const std::string& help);
 
