@@ -11,7 +11,7 @@
 namespace nanovlm::kernels {
 namespace {
 
-constexpr int64_t kChunkRows = 256;    // 2 x 590 KB of f32 at C = 576
+constexpr int64_t kChunkRows = 128;    // x and dy: 590 KB of f32 at C = 576
 constexpr int64_t kChunkColumns = 16;  // one cache line of f32: the unit in which threads share columns
 
 // Row `row` of x': x + delta, stored in a.sum, or x itself where there is no delta.
@@ -125,14 +125,13 @@ template <class T, bool kCentered>
 void backward(const LayerNormBackward& a) {
   for (int64_t chunk = 0; chunk < a.R; chunk += kChunkRows) {
     const int64_t rows = chunk + kChunkRows < a.R ? kChunkRows : a.R - chunk;
-    // Columns first: dx may lie where dsum was, but never where dy or x are.
-    if (a.dw)
-      parallel_for(ceil_div(a.C, kChunkColumns), ceil_div(kGrain, rows * kChunkColumns),
-                   [&](int64_t begin, int64_t end) {
-                     const int64_t last = end * kChunkColumns < a.C ? end * kChunkColumns : a.C;
-                     add_parameter_gradients<T, kCentered>(a, chunk, chunk + rows, begin * kChunkColumns, last);
-                   });
     parallel_rows(rows, a.C, [&](int64_t begin, int64_t end) { dx_rows<T, kCentered>(a, chunk + begin, chunk + end); });
+    if (!a.dw) continue;
+    const auto add_columns = [&](int64_t begin, int64_t end) {
+      const int64_t last = end * kChunkColumns < a.C ? end * kChunkColumns : a.C;
+      add_parameter_gradients<T, kCentered>(a, chunk, chunk + rows, begin * kChunkColumns, last);
+    };
+    parallel_for(ceil_div(a.C, kChunkColumns), ceil_div(kGrain, rows * kChunkColumns), add_columns);
   }
 }
 
