@@ -19,7 +19,7 @@ class Encoder {
 
   // A stretch of the text that begins at byte `begin` of it and holds no added token.
   void stretch(std::string_view text, size_t begin) {
-    model_.pre_tokenizer.split(text, [&](const PreTokenizer::Word& word) { this->word(word, begin + word.begin); });
+    model_.pre_tokenizer.split(text, [&](const PreTokenizer::Word& word) { encode(word, begin + word.begin); });
   }
 
   // An added token may lie in the white space that an rstrip before it took; the range keeps to what is left.
@@ -31,7 +31,8 @@ class Encoder {
   }
 
  private:
-  void word(const PreTokenizer::Word& word, size_t begin) {
+  // `begin` is where the word's first byte (or the space added to it) lies in the text.
+  void encode(const PreTokenizer::Word& word, size_t begin) {
     const auto put_at = [&](int32_t id, size_t from, size_t to) {
       const auto place = [&](size_t byte) { return begin + (byte > word.added ? byte - word.added : 0); };
       put(id, place(from), place(to));

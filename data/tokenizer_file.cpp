@@ -63,6 +63,13 @@ bool flag(const JsonValue& object, std::string_view key, bool otherwise) {
   return value ? value->boolean() : otherwise;
 }
 
+// The piece gets the next id.
+void add_piece(const std::string& piece, Model& model) {
+  const auto id = static_cast<int32_t>(model.pieces.size());
+  model.id_of_piece.emplace(model.pieces.emplace_back(piece), id);
+  model.special.push_back(false);
+}
+
 // ---- model
 
 void read_vocab(const JsonValue& vocab, Model& model) {
@@ -70,18 +77,17 @@ void read_vocab(const JsonValue& vocab, Model& model) {
   const auto& entries = vocab.json().get_ref<const nlohmann::json::object_t&>();
   if (entries.empty()) vocab.refuse("at least one token");
   const auto n = static_cast<int64_t>(entries.size());
-  model.pieces.resize(entries.size());
-  model.id_of_piece.reserve(entries.size());
-  std::vector<bool> taken(entries.size());
+  std::vector<const std::string*> by_id(entries.size());
   for (const auto& [piece, value] : entries) {
     const bool in_range = value.is_number_unsigned() && value.get<uint64_t>() < entries.size();
     if (!in_range) vocab[piece].integer(0, n - 1);  // throws and says so
-    const auto id = value.get<size_t>();
-    if (taken[id]) vocab[piece].refuse("an id of its own");
-    taken[id] = true;
-    model.pieces[id] = piece;
-    model.id_of_piece.emplace(model.pieces[id], static_cast<int32_t>(id));
+    const std::string*& slot = by_id[value.get<size_t>()];
+    if (slot) vocab[piece].refuse("an id of its own");
+    slot = &piece;
   }
+  // In the order of ids, which is that of the merges: what is looked up together lies together.
+  model.id_of_piece.reserve(entries.size());
+  for (const std::string* piece : by_id) add_piece(*piece, model);
 }
 
 // "a b" or ["a", "b"].
@@ -149,7 +155,6 @@ void read_model(const JsonValue& json, const ByteAlphabet& alphabet, Model& mode
 // ---- added_tokens
 
 void read_added_tokens(const JsonValue& list, Model& model) {
-  model.special.assign(model.pieces.size(), false);
   std::vector<bool> taken(model.pieces.size());
   for (int64_t i = 0, n = list.array_size(); i < n; ++i) {
     const JsonValue json = list.at(i);
@@ -163,8 +168,7 @@ void read_added_tokens(const JsonValue& list, Model& model) {
     const int32_t id = known == model.id_of_piece.end() ? next : known->second;
     json["id"].integer(id, id);
     if (id == next) {
-      model.id_of_piece.emplace(model.pieces.emplace_back(content), id);
-      model.special.push_back(false);
+      add_piece(content, model);
       taken.push_back(false);
     }
     if (taken[id]) json["content"].refuse("each added token once");
@@ -234,9 +238,7 @@ Model read_tokenizer_file(const std::string& path) {
   Model model;
   const ByteAlphabet alphabet;
   read_model(root["model"], alphabet, model);
-  if (const auto added = root.find("added_tokens")) {
-    read_added_tokens(*added, model);
-  }
+  if (const auto added = root.find("added_tokens")) read_added_tokens(*added, model);
   model.pre_tokenizer = read_pre_tokenizer(root["pre_tokenizer"]);
   read_decoder(root, alphabet, model);
   return model;

@@ -156,6 +156,16 @@ TEST_CASE("pieces, ids and special tokens") {
   CHECK(message_of([&] { tokenizer.decode(Ids{5, 99999}); }) == "tokenizer: expected ids from 0 to 49151, found 99999");
 }
 
+TEST_CASE("a file without added tokens has no special ones") {
+  json document = tiny_document();
+  document.erase("added_tokens");
+  const Tokenizer tokenizer = load_text(document.dump());
+  const Ids ids = tokenizer.encode("<|im_end|> a");
+  CHECK(ids.size() > 3);
+  CHECK(tokenizer.decode(ids, true) == "<|im_end|> a");
+  CHECK(!tokenizer.is_special(0));
+}
+
 TEST_CASE("a text that is not UTF-8 is refused") {
   const Tokenizer tokenizer = Tokenizer::load(kTiny);
   const std::pair<std::string, int> cases[] = {{"ab\xff", 2},        {"a\xc3", 1},     {"\xc0\x80", 0},
