@@ -1,5 +1,7 @@
 #include "model/vision_language_model.h"
 
+#include <cmath>
+
 #include "engine/random.h"
 
 namespace nanovlm {
@@ -11,10 +13,14 @@ bool ends_with(const std::string& name, const std::string& end) {
 
 void fill(const Tensor& x, float value) { copy_from_host(x, std::vector<float>(x.numel(), value).data(), x.bytes()); }
 
-// A convolution over pixels in [0, 1] that gives what one with weights w and no bias gives over 2 pixel - 1.
-void fold_pixel_range(const Linear& conv, const Tensor& weight) {
-  std::vector<float> w = to_host(weight);
-  const size_t C = static_cast<size_t>(weight.size(0)), K = w.size() / C;
+float balanced_deviation(const Tensor& weight) {
+  return 1 / std::sqrt(static_cast<float>(weight.numel() / weight.size(0)));
+}
+
+// Makes a convolution give over pixels in [0, 1] what it gave, without bias, over 2 pixel - 1.
+void fold_pixel_range(const Linear& conv) {
+  std::vector<float> w = to_host(conv.weight);
+  const size_t C = static_cast<size_t>(conv.weight.size(0)), K = w.size() / C;
   std::vector<float> bias(C);
   for (size_t c = 0; c < C; ++c)
     for (size_t k = 0; k < K; ++k) {
@@ -36,24 +42,23 @@ VisionLanguageModel::VisionLanguageModel(const VLMConfig& config_in, const Devic
     : config(validated(config_in)), vision_encoder(config, device), decoder(config, device), MP(config, device) {}
 
 void VisionLanguageModel::initialise(uint64_t seed, Init init) {
-  constexpr float kDeviation = 0.02f;
   walk(*this, "", [&](const std::string& name, Tensor& x) {
     Random random(seed, hash_of(name));
-    const auto draw = [&](const Tensor& values) { copy_from_host(x, to_device(values, x.device()).data(), x.bytes()); };
+    const auto draw = [&](const Tensor& values) { copy_from_host(x, values.data(), x.bytes()); };
+    const Device host = Device::open("cpu");
+    const bool position = ends_with(name, "position_embedding");
     if (ends_with(name, ".bias"))
       fill(x, 0);
     else if (x.rank() == 1)
       fill(x, 1);  // the weight of a norm
-    else if (ends_with(name, "position_embedding") && init == Init::nanovlm)
-      draw(random_uniform(x.shape(), 0, 1, random, x.device()));
+    else if (position && init == Init::nanovlm)
+      draw(random_uniform(x.shape(), 0, 1, random, host));
+    else if (init == Init::nanovlm)
+      draw(random_normal(x.shape(), 0.02f, random, host));
     else
-      draw(random_normal(x.shape(), kDeviation, random, x.device()));
+      draw(random_normal(x.shape(), position ? 0.2f : balanced_deviation(x), random, host));
   });
-  if (init == Init::balanced) {
-    const Linear& conv = vision_encoder.patch_embedding.conv;
-    Random random(seed, hash_of("patch embedding over pixels in [-1, 1]"));
-    fold_pixel_range(conv, random_normal(conv.weight.shape(), kDeviation, random, device()));
-  }
+  if (init == Init::balanced) fold_pixel_range(vision_encoder.patch_embedding.conv);
 }
 
 Tensor VisionLanguageModel::embed(const Batch& batch, const Layout& layout, const Forward& run) const {

@@ -10,9 +10,9 @@
 namespace nanovlm {
 
 // How fresh weights are drawn. `nanovlm` is the reference: linear, convolution and embedding weights N(0, 0.02), norms
-// 1, biases 0, position embedding U[0, 1). `balanced` brings picture and position to the same scale, so that small
-// models trained from nothing see early (docs/journal.md): pixels enter as if normalised to [-1, 1], which the
-// convolution's weight and bias absorb, and positions are N(0, 0.02).
+// 1, biases 0, position embedding U[0, 1). `balanced` is for small models trained from nothing (docs/journal.md): every
+// matrix is N(0, 1 / sqrt(fan-in)), so that no part drowns another; positions are N(0, 0.2); and pixels enter as if
+// normalised to [-1, 1], which the convolution's weight and bias absorb, so that the checkpoint is a plain nanoVLM one.
 enum class Init { nanovlm, balanced };
 
 class VisionLanguageModel {

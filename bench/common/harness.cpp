@@ -1,0 +1,172 @@
+#include "bench/common/harness.h"
+
+#include <omp.h>
+#include <sys/utsname.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "engine/error.h"
+#include "kernels/cpu.h"
+#include "kernels/parallel.h"
+
+namespace nanovlm::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr double kShortest = 20e-6;  // a single timing should last at least this long
+
+double seconds_of(const std::function<void()>& f, int calls) {
+  const auto start = Clock::now();
+  for (int i = 0; i < calls; ++i) f();
+  return std::chrono::duration<double>(Clock::now() - start).count() / calls;
+}
+
+Timing summarise(std::vector<double> samples) {
+  std::sort(samples.begin(), samples.end());
+  const auto at = [&](double q) {
+    return samples[static_cast<size_t>(q * static_cast<double>(samples.size() - 1) + 0.5)];
+  };
+  return {at(0.5), at(0.1), at(0.9), samples[0], static_cast<int>(samples.size())};
+}
+
+std::string processor() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  utsname name{};
+  uname(&name);
+  return name.machine;
+}
+
+}  // namespace
+
+Timing time(const std::function<void()>& f, const TimingOptions& options) { return time_in_turns({f}, options)[0]; }
+
+std::vector<Timing> time_in_turns(const std::vector<std::function<void()>>& fs, const TimingOptions& options) {
+  std::vector<int> calls;
+  for (const auto& f : fs) {
+    for (int i = 0; i < options.warmup; ++i) f();
+    calls.push_back(std::max(1, static_cast<int>(kShortest / std::max(seconds_of(f, 1), 1e-9))));
+  }
+  std::vector<std::vector<double>> samples(fs.size());
+  const auto start = Clock::now();
+  const double budget = options.min_seconds * static_cast<double>(fs.size());
+  for (int n = 0; n < options.max_samples; ++n) {
+    const double elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+    if (n >= options.min_samples && elapsed >= budget) break;
+    for (size_t i = 0; i < fs.size(); ++i) samples[i].push_back(seconds_of(fs[i], calls[i]));
+  }
+  std::vector<Timing> timings;
+  for (auto& sample : samples) timings.push_back(summarise(std::move(sample)));
+  return timings;
+}
+
+double read_bandwidth() {
+  constexpr int64_t kWords = (int64_t{256} << 20) / 8;
+  std::vector<uint64_t> memory(kWords, 1);
+  uint64_t sink = 0;
+  const Timing timing = time(
+      [&] {
+        std::vector<uint64_t> sums(static_cast<size_t>(omp_get_max_threads()) * 8, 0);
+        kernels::parallel_for(kWords, 1 << 16, [&](int64_t begin, int64_t end) {
+          uint64_t sum[8] = {};
+          for (int64_t i = begin; i + 8 <= end; i += 8)
+            for (int j = 0; j < 8; ++j) sum[j] += memory[static_cast<size_t>(i + j)];
+          uint64_t total = 0;
+          for (const uint64_t s : sum) total += s;
+          sums[static_cast<size_t>(omp_get_thread_num()) * 8] = total;
+        });
+        for (const uint64_t s : sums) sink += s;
+      },
+      {.min_seconds = 0.3});
+  require(sink != 0, "reading memory gave nothing");
+  return kWords * 8 / timing.least;
+}
+
+Report::Report(const std::string& subject) : subject_(subject), app_(std::make_unique<CLI::App>("bench/" + subject)) {
+  app_->add_option("--json", json_path_, "JSON to this file, or to stdout without one")
+      ->expected(0, 1)
+      ->each([this](const std::string&) { json_ = true; });
+}
+
+Report::~Report() = default;
+
+bool Report::parse(int argc, char** argv, int& exit_code) {
+  try {
+    app_->parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    exit_code = app_->exit(error) == 0 ? 0 : 2;
+    return false;
+  }
+  json_ = app_->count("--json") > 0;
+  return true;
+}
+
+void Report::add(Row row) { rows_.push_back(std::move(row)); }
+void Report::note(const std::string& line) { notes_.push_back(line); }
+
+int Report::finish() {
+  nlohmann::ordered_json document = {{"bench", subject_},
+                                     {"processor", processor()},
+                                     {"cpu_backend", name_of(kernels::best_cpu_isa())},
+                                     {"threads", omp_get_max_threads()}};
+  document["rows"] = nlohmann::ordered_json::array();
+  std::vector<std::string> columns;
+  for (const Row& row : rows_) {
+    nlohmann::ordered_json object;
+    for (const auto& [name, value] : row) {
+      object[name] = nlohmann::ordered_json::parse(value.json);
+      if (std::find(columns.begin(), columns.end(), name) == columns.end()) columns.push_back(name);
+    }
+    document["rows"].push_back(object);
+  }
+  document["notes"] = notes_;
+  if (json_ && (json_path_.empty() || json_path_ == "true")) {
+    std::cout << document.dump() << std::endl;
+    return 0;
+  }
+  if (json_) {
+    std::ofstream out(json_path_);
+    out << document.dump(1) << '\n';
+    check(out.good(), json_path_, ": can't be written");
+  }
+
+  std::vector<std::vector<std::string>> table = {columns};
+  for (const Row& row : rows_) {
+    table.emplace_back(columns.size());
+    for (const auto& [name, value] : row)
+      table.back()[static_cast<size_t>(std::find(columns.begin(), columns.end(), name) - columns.begin())] = value.text;
+  }
+  std::printf("bench/%s on %s, %s, %d threads\n", subject_.c_str(), processor().c_str(),
+              name_of(kernels::best_cpu_isa()), omp_get_max_threads());
+  for (const auto& row : table) {
+    for (size_t c = 0; c < columns.size(); ++c) {
+      size_t width = 0;
+      for (const auto& other : table) width = std::max(width, other[c].size());
+      std::printf(c == 0 ? "%-*s" : "  %*s", static_cast<int>(width), row[c].c_str());
+    }
+    std::printf("\n");
+  }
+  for (const std::string& line : notes_) std::printf("%s\n", line.c_str());
+  return 0;
+}
+
+Report::Value value(const std::string& text) { return {text, nlohmann::json(text).dump()}; }
+Report::Value value(int64_t number) { return {std::to_string(number), std::to_string(number)}; }
+Report::Value value(double number, int digits) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%.*f", digits, number);
+  return {std::isfinite(number) ? text : "-", nlohmann::json(number).dump()};
+}
+Report::Value milliseconds(double seconds) { return value(seconds * 1e3, seconds < 1e-2 ? 3 : 1); }
+
+void require(bool ok, const std::string& what) { check(ok, "wrong result, no time: ", what); }
+
+}  // namespace nanovlm::bench

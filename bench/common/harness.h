@@ -1,0 +1,76 @@
+// One harness for every bench: the result is checked first, then timed; median and spread; one row a case, as a table
+// or as JSON. On a shared machine only ratios taken in one run mean anything, so a bench times its baseline beside
+// itself.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+namespace CLI {
+class App;
+}
+
+namespace nanovlm::bench {
+
+struct Timing {
+  double median = 0, p10 = 0, p90 = 0, least = 0;  // seconds of one call
+  int samples = 0;
+  double noise() const { return median > 0 ? (p90 - p10) / median : 0; }
+};
+
+struct TimingOptions {
+  double min_seconds = 0.5;  // of measuring, after the warm-up
+  int min_samples = 5, max_samples = 1000;
+  int warmup = 1;
+};
+
+// Calls f until both minima are reached. Calls shorter than 20 us are timed in groups.
+Timing time(const std::function<void()>& f, const TimingOptions& options = {});
+
+// Times several implementations in turns, so that whatever else the machine does falls on all of them.
+std::vector<Timing> time_in_turns(const std::vector<std::function<void()>>& fs, const TimingOptions& options = {});
+
+// Bytes a second when `threads` read 256 MiB that no cache holds: the ceiling of everything bound by memory.
+double read_bandwidth();
+
+// A table that grows by rows: columns in the order they first appear.
+class Report {
+ public:
+  // Takes --json [FILE] and --help; a subject adds its own options to `app` before parse().
+  explicit Report(const std::string& subject);
+  ~Report();
+  CLI::App& app() { return *app_; }
+  // Returns false where the process should end with `exit_code`.
+  bool parse(int argc, char** argv, int& exit_code);
+
+  struct Value {
+    std::string text;  // in the table
+    std::string json;  // the value's JSON
+  };
+  using Row = std::vector<std::pair<std::string, Value>>;
+  void add(Row row);
+  void note(const std::string& line);  // printed under the table, and in the JSON's notes
+  int finish();                        // prints; returns the exit code
+
+ private:
+  std::string subject_, json_path_;
+  bool json_ = false;
+  std::unique_ptr<CLI::App> app_;
+  std::vector<Row> rows_;
+  std::vector<std::string> notes_;
+};
+
+Report::Value value(const std::string& text);
+Report::Value value(double number, int digits);  // fixed digits in the table, all of them in the JSON
+Report::Value value(int64_t number);
+Report::Value milliseconds(double seconds);
+
+// Ends the bench with a message where a result is wrong: a wrong kernel gets no time.
+void require(bool ok, const std::string& what);
+
+}  // namespace nanovlm::bench

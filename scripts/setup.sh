@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Installs what the build and the tools need and this machine lacks (Debian and Ubuntu). Sourced by the other scripts.
+set -euo pipefail
+
+packages=(
+  g++ cmake ninja-build pkg-config ccache
+  libdnnl-dev libopenblas-openmp-dev                            # matrix products
+  nlohmann-json3-dev libcli11-dev                               # JSON, command lines
+  libjpeg62-turbo-dev libpng-dev libwebp-dev zlib1g-dev         # pictures
+  libboost-context-dev                                          # fibers of the simt device
+  catch2                                                        # tests
+  python3 python3-pip python3-pil fonts-dejavu-core             # the small tools that draw
+)
+
+# Ubuntu's name for the same library.
+if ! apt-cache show libjpeg62-turbo-dev >/dev/null 2>&1 && apt-cache show libjpeg-turbo8-dev >/dev/null 2>&1; then
+  packages=("${packages[@]/libjpeg62-turbo-dev/libjpeg-turbo8-dev}")
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q "install ok installed" || missing+=("$package")
+done
+if [ "${#missing[@]}" -gt 0 ]; then
+  echo "setup: installing ${missing[*]}" >&2
+  as_root=()
+  [ "$(id -u)" = 0 ] || as_root=(sudo)
+  "${as_root[@]}" apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+fi
+
+# The distribution's Python has Pillow; another python3 on PATH may not.
+python=/usr/bin/python3
+jobs=$(nproc)
+launcher=()
+command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
