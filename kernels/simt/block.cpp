@@ -286,6 +286,7 @@ void Block::meet_warp(const char* operation, uint32_t mask, void* slot, Complete
     return;
   }
   complete(slots_ + warp * kWarpLanes, expected, *this);
+  if (checker_) checker_->warp_met(warp);
   meeting_[warp] = here & ~expected;
   for (uint32_t left = expected; left != 0; left &= left - 1)
     threads_[warp * kWarpLanes + std::countr_zero(left)].state = Thread::State::ready;

@@ -88,6 +88,8 @@ class Block {
   }
 
   void count_mma(int64_t flops) { mma_flops_ += flops; }
+  int warps() const { return warps_; }
+  uint32_t lanes() const { return ~absent_[warp()]; }  // of the running thread's warp
   int lanes_in_warp() const { return kWarpLanes - std::popcount(absent_[warp()]); }
 
   SharedMemory& shared() { return shared_; }

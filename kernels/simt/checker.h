@@ -1,31 +1,55 @@
-// What the instrumented build adds: every memory access of a kernel is checked and counted.
+// What the instrumented build adds: every memory access of a kernel is checked and counted. Reports bounds, reads of
+// shared memory that nobody has written or that a cp.async still fills, and races; counts for KernelReport.
 #pragma once
 #include <cstdint>
+#include <vector>
 
 #include "kernels/simt/block.h"
 #include "kernels/simt/memory.h"
+#include "kernels/simt/races.h"
+#include "kernels/simt/requests.h"
+#include "kernels/simt/site.h"
 
 namespace nanovlm::simt {
 
 class Checker {
  public:
-  explicit Checker(DeviceMemory& memory) : memory_(memory) {}
+  explicit Checker(const DeviceMemory& memory) : memory_(memory) {}
 
-  void begin_launch(KernelReport& report) { report_ = &report; }
-  void end_launch() {}
-  void begin_block(Block&) {}
-  void end_block() {}
-  void block_barrier() {}
-  void warp_barrier(int, uint32_t) {}
-  void fence() {}
-  void atomic(const void*, int64_t, Where) {}
-  void wrapper_access(const char*, const void*, int, bool, Where) {}
-  void copy_issued(const AsyncCopy&, Where) {}
-  void copy_done(const AsyncCopy&, Where) {}
+  void begin_launch(KernelReport& report);
+  void begin_block(Block& block);
+  void end_block();
+
+  void block_barrier();
+  void warp_barrier(int warp) { races_.warp_barrier(warp); }
+  void warp_met(int warp) { requests_.warp_met(warp); }
+  void fence() { races_.fence(block_->thread()); }
+
+  // An access of the running thread: by an instruction, a wrapper, an atomic.
+  void access(const void* instruction, const void* address, int bytes, bool write);
+  void wrapper_access(const char* operation, const void* address, int bytes, bool write, Where where);
+  void atomic(const char* operation, const void* address, int bytes, Where where);
+  // A cp.async writes from its issue on; its bytes may be read after the wait.
+  void copy_issued(const AsyncCopy& copy, Where where);
+  void copy_done(const AsyncCopy& copy, Where where);
 
  private:
-  DeviceMemory& memory_;
-  KernelReport* report_ = nullptr;
+  enum class Space { own, shared, device, host };
+  enum class Byte : uint8_t { unwritten, in_flight, written };
+
+  Space space_of(const void* address) const;
+  void check(SiteId site, const void* address, int bytes, bool write, bool atomic);
+  void check_shared_bytes(SiteId site, const char* address, int bytes, bool write);
+  void check_race(SiteId site, const void* address, int bytes, bool write, bool atomic);
+  [[noreturn]] void fail(SiteId site, const std::string& what);
+
+  const DeviceMemory& memory_;
+  Block* block_ = nullptr;
+  SiteTable sites_;
+  Races races_;
+  Requests requests_;
+  std::vector<Byte> bytes_;  // of the shared memory
+  const char *thread_locals_ = nullptr, *thread_locals_end_ = nullptr, *image_ = nullptr, *image_end_ = nullptr;
 };
 
 }  // namespace nanovlm::simt

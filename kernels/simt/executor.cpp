@@ -141,7 +141,6 @@ void Executor::run(const Launch& launch) {
     work(*state.blocks[0]);
   }
   for (int64_t w = 0; w < workers; ++w) state.blocks[static_cast<size_t>(w)]->add_counts(report);
-  if (checker) checker->end_launch();
   if (error) std::rethrow_exception(error);
 }
 

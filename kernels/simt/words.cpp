@@ -65,8 +65,8 @@ void complete_ballot(void* const* slots, uint32_t mask, Block&) {
     static_cast<BallotSlot*>(slots[std::countr_zero(left)])->result = votes;
 }
 
-void complete_sync_warp(void* const*, uint32_t mask, Block& block) {
-  if (block.checker()) block.checker()->warp_barrier(block.warp(), mask);
+void complete_sync_warp(void* const*, uint32_t, Block& block) {
+  if (block.checker()) block.checker()->warp_barrier(block.warp());
 }
 
 }  // namespace
@@ -108,7 +108,7 @@ void before_atomic(const char* operation, T* address, Where where) {
   block.note(operation, where);
   if (reinterpret_cast<uintptr_t>(address) % sizeof(T) != 0)
     block.fail(where, "misaligned: ", operation, " of ", sizeof(T), " bytes");
-  if (Checker* checker = block.checker()) checker->atomic(address, sizeof(T), where);
+  if (Checker* checker = block.checker()) checker->atomic(operation, address, sizeof(T), where);
   block.yield(operation, where);
 }
 

@@ -21,11 +21,13 @@ void for_each_backend(const F& f) {
     else
       f(backend);
   };
+#if !defined(NANOVLM_SIMT_INSTRUMENTED)  // that build is about the kernels of simt
   for (int isa = 0; isa <= static_cast<int>(kernels::best_cpu_isa()); ++isa)
     kernels::with_cpu(static_cast<kernels::CpuIsa>(isa), [&](auto backend) {
       INFO("backend: cpu, " << kernels::name_of(static_cast<kernels::CpuIsa>(isa)));
       call(backend, Stream{});
     });
+#endif
 #if defined(NANOVLM_SIMT_KERNELS)
   if constexpr (std::is_invocable_v<F, Simt, Stream>)
     for (const simt::Options& options : simt_runs()) {

@@ -1,0 +1,147 @@
+#include "kernels/simt/checker.h"
+
+#include <algorithm>
+
+#include <link.h>
+
+namespace nanovlm::simt {
+namespace {
+
+struct Program {
+  const char *thread_locals = nullptr, *thread_locals_end = nullptr, *image = nullptr, *image_end = nullptr;
+};
+
+// The first object is the program itself: where its constants and this thread's thread_locals lie.
+int describe_program(dl_phdr_info* info, size_t, void* data) {
+  Program& program = *static_cast<Program*>(data);
+  for (int i = 0; i < info->dlpi_phnum; ++i) {
+    const auto& header = info->dlpi_phdr[i];
+    if (header.p_type == PT_TLS) {
+      program.thread_locals = static_cast<const char*>(info->dlpi_tls_data);
+      program.thread_locals_end = program.thread_locals + header.p_memsz;
+    } else if (header.p_type == PT_LOAD) {
+      const char* begin = reinterpret_cast<const char*>(info->dlpi_addr + header.p_vaddr);
+      if (!program.image || begin < program.image) program.image = begin;
+      program.image_end = std::max(program.image_end, begin + header.p_memsz);
+    }
+  }
+  return 1;
+}
+
+}  // namespace
+
+void Checker::begin_launch(KernelReport& report) {
+  report.instrumented = true;
+  races_.begin_launch();
+  requests_.begin_launch(report);
+  Program program;
+  dl_iterate_phdr(describe_program, &program);
+  thread_locals_ = program.thread_locals, thread_locals_end_ = program.thread_locals_end;
+  image_ = program.image, image_end_ = program.image_end;
+}
+
+void Checker::begin_block(Block& block) {
+  block_ = &block;
+  bytes_.assign(static_cast<size_t>(block.shared().capacity()), Byte::unwritten);
+  races_.begin_block();
+  requests_.begin_block(block.warps());
+}
+
+void Checker::end_block() {
+  for (int warp = 0; warp < block_->warps(); ++warp) requests_.warp_met(warp);
+}
+
+void Checker::block_barrier() {
+  races_.block_barrier();
+  for (int warp = 0; warp < block_->warps(); ++warp) requests_.warp_met(warp);
+}
+
+Checker::Space Checker::space_of(const void* address) const {
+  if (block_->shared().holds(address)) return Space::shared;
+  if (memory_.in_range(address)) return Space::device;
+  const auto within = [&](const char* begin, const char* end) { return address >= begin && address < end; };
+  if (block_->on_a_fiber(address) || within(thread_locals_, thread_locals_end_) || within(image_, image_end_))
+    return Space::own;
+  return Space::host;
+}
+
+void Checker::access(const void* instruction, const void* address, int bytes, bool write) {
+  if (space_of(address) == Space::own) return;
+  check(sites_.of_instruction(instruction), address, bytes, write, false);
+}
+
+void Checker::wrapper_access(const char* operation, const void* address, int bytes, bool write, Where where) {
+  if (space_of(address) == Space::own) return;
+  check(sites_.of_wrapper(operation, where), address, bytes, write, false);
+}
+
+void Checker::atomic(const char* operation, const void* address, int bytes, Where where) {
+  if (space_of(address) == Space::own) return;
+  races_.synchronise(block_->thread(), address);
+  check(sites_.of_wrapper(operation, where), address, bytes, true, true);
+}
+
+void Checker::check(SiteId site, const void* address, int bytes, bool write, bool atomic) {
+  const Space space = space_of(address);
+  const char* access = write ? "write" : "read";
+  if (space == Space::device && !memory_.live(address, bytes))
+    fail(site, text("out of bounds: ", access, " of ", bytes, " bytes ", memory_.describe(address)));
+  if (space == Space::shared) check_shared_bytes(site, static_cast<const char*>(address), bytes, write);
+  check_race(site, address, bytes, write, atomic);
+  requests_.add(block_->warp(), block_->lane(), block_->lanes(), site,
+                {reinterpret_cast<uintptr_t>(address), bytes, write, space == Space::shared});
+}
+
+void Checker::check_shared_bytes(SiteId site, const char* address, int bytes, bool write) {
+  const SharedArrayRecord* array = block_->shared().find(address);
+  if (!array || address + bytes > array->begin + array->bytes)
+    fail(site, text("out of bounds: ", write ? "write" : "read", " of ", bytes, " bytes of shared memory ",
+                    array ? text("past the end of '", array->key->name, "'") : std::string("outside every array")));
+  Byte* states = &bytes_[static_cast<size_t>(block_->shared().offset(address))];
+  if (write) {
+    std::fill(states, states + bytes, Byte::written);
+    return;
+  }
+  for (int i = 0; i < bytes; ++i) {
+    if (states[i] == Byte::written) continue;
+    const int64_t byte = address + i - array->begin;
+    fail(site, states[i] == Byte::unwritten ? text("unwritten: reads byte ", byte, " of shared array '",
+                                                   array->key->name, "', which no thread has written")
+                                            : text("missing wait: reads byte ", byte, " of shared array '",
+                                                   array->key->name, "', which a cp.async is still filling"));
+  }
+}
+
+void Checker::check_race(SiteId site, const void* address, int bytes, bool write, bool atomic) {
+  const bool shared = space_of(address) == Space::shared;
+  const Races::Conflict conflict =
+      races_.access(block_->thread(), {reinterpret_cast<uintptr_t>(address), bytes, write, shared}, atomic, site);
+  if (!conflict.found) return;
+  const Index other = block_->thread_index(conflict.thread);
+  const char* kind = !conflict.before_wrote ? "read/write" : conflict.now_wrote ? "write/write" : "write/read";
+  fail(site, text("race, ", kind, " of ", shared ? "shared" : "global",
+                  " memory: ", sites_.description(conflict.before), " by thread (", other.x, ',', other.y, ',', other.z,
+                  ") of ", conflict.same_block ? "this block" : "another block", " <-> ", sites_.description(site)));
+}
+
+void Checker::copy_issued(const AsyncCopy& copy, Where where) {
+  const SiteId site = sites_.of_wrapper("cp_async16", where);
+  if (copy.valid_bytes > 0 && space_of(copy.from) != Space::own)
+    check(sites_.of_wrapper("cp_async16 (source)", where), copy.from, copy.valid_bytes, false, false);
+  check(site, copy.to, copy.bytes, true, false);
+  Byte* states = &bytes_[static_cast<size_t>(block_->shared().offset(copy.to))];
+  std::fill(states, states + copy.bytes, Byte::in_flight);
+}
+
+void Checker::copy_done(const AsyncCopy& copy, Where where) {
+  check_race(sites_.of_wrapper("cp_async_wait", where), copy.to, copy.bytes, true, false);
+  Byte* states = &bytes_[static_cast<size_t>(block_->shared().offset(copy.to))];
+  std::fill(states, states + copy.bytes, Byte::written);
+}
+
+void Checker::fail(SiteId site, const std::string& what) {
+  // No exception: the instrumented kernel's frames do not expect one from an access.
+  block_->abandon(block_->error_at(block_->thread(), sites_.place(site), what));
+}
+
+}  // namespace nanovlm::simt

@@ -1,0 +1,77 @@
+#include "kernels/simt/races.h"
+
+#include <algorithm>
+
+namespace nanovlm::simt {
+
+void Races::begin_block() {
+  ++run_;
+  epoch_ = 0;
+  std::fill(std::begin(warp_epochs_), std::end(warp_epochs_), 0);
+  std::fill(fenced_.begin(), fenced_.end(), false);
+  acquired_.assign(run_ - first_run_, false);
+}
+
+void Races::synchronise(int thread, const void* address) {
+  std::vector<uint32_t>& releases = releases_[address];
+  for (const uint32_t run : releases)
+    if (run < run_) acquired_[run - first_run_] = true;
+  if (fenced_[static_cast<size_t>(thread)]) {
+    releases.push_back(run_);
+    for (uint32_t i = 0; i < acquired_.size(); ++i)  // what others released to us goes on with it
+      if (acquired_[i]) releases.push_back(first_run_ + i);
+    std::sort(releases.begin(), releases.end());
+    releases.erase(std::unique(releases.begin(), releases.end()), releases.end());
+  }
+}
+
+Races::Page& Races::page(uintptr_t address) {
+  const uintptr_t number = address / kPageBytes;
+  if (number != last_number_) {
+    std::unique_ptr<Page>& page = pages_[number];
+    if (!page) page = std::make_unique<Page>();
+    last_number_ = number, last_page_ = page.get();
+  }
+  return *last_page_;
+}
+
+bool Races::ordered(const Stamp& before, int thread, bool shared) const {
+  if (before.run < first_run_) return true;  // none, or of an earlier launch
+  if (before.run != run_) return shared || acquired_[before.run - first_run_];
+  if (before.thread == thread || before.epoch < epoch_) return true;
+  const int warp = thread / kWarpLanes;
+  return before.thread / kWarpLanes == warp && before.warp_epoch < warp_epochs_[warp];
+}
+
+bool Races::conflicts(const Stamp& before, const Stamp& now, bool shared) const {
+  return (before.bytes & now.bytes) != 0 && !(before.atomic && now.atomic) && !ordered(before, now.thread, shared);
+}
+
+Races::Conflict Races::access(int thread, const Access& access, bool atomic, SiteId site) {
+  const auto [address, bytes, write, shared] = access;
+  const uintptr_t end = address + static_cast<uintptr_t>(bytes);
+  Stamp now;
+  now.run = run_, now.epoch = epoch_, now.warp_epoch = warp_epochs_[thread / kWarpLanes];
+  now.site = site, now.thread = static_cast<uint16_t>(thread), now.atomic = atomic;
+  Conflict conflict;
+  for (uintptr_t at = address / kCellBytes * kCellBytes; at < end; at += kCellBytes) {
+    Cell& cell = page(at).cells[at % kPageBytes / kCellBytes];
+    now.bytes = static_cast<uint8_t>((at >= address ? 1 : 0) | (at + 1 < end ? 2 : 0));
+    const auto compare = [&](const Stamp& before, bool before_wrote) {
+      if (conflict.found || !conflicts(before, now, access.shared)) return;
+      conflict = {true, before_wrote, access.write, before.site, before.thread, before.run == run_};
+    };
+    compare(cell.write, true);
+    if (write) {
+      for (const Stamp& read : cell.reads) compare(read, false);
+      cell.write = now;
+      cell.reads[0] = cell.reads[1] = {};
+    } else {
+      // An ordered read, or one of the same thread, tells nothing more; of the unordered keep the oldest.
+      cell.reads[ordered(cell.reads[0], thread, shared) ? 0 : 1] = now;
+    }
+  }
+  return conflict;
+}
+
+}  // namespace nanovlm::simt

@@ -1,0 +1,72 @@
+// Finds accesses of two threads to the same bytes that nothing orders: shared and global memory alike.
+//
+// An access is stamped with its block, its thread and how many barriers the block and the warp had met. Barriers are
+// the only order within a block (__syncwarp only among a warp's lanes); shuffles and tensor-core instructions are none.
+// Blocks of one launch are unordered, but for a fence and an atomic before the other's atomic at the same address.
+// Each cell of two bytes keeps its last write and two reads of different threads.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "kernels/simt/block.h"
+#include "kernels/simt/requests.h"
+#include "kernels/simt/site.h"
+
+namespace nanovlm::simt {
+
+class Races {
+ public:
+  struct Conflict {
+    bool found = false;
+    bool before_wrote = false, now_wrote = false;
+    SiteId before = 0;
+    int thread = 0;  // of the earlier access, in its block
+    bool same_block = false;
+  };
+
+  void begin_launch() { first_run_ = run_ + 1, releases_.clear(); }
+  void begin_block();
+  void block_barrier() { ++epoch_; }
+  void warp_barrier(int warp) { ++warp_epochs_[warp]; }
+  void fence(int thread) { fenced_[static_cast<size_t>(thread)] = true; }
+  // Orders this block after the blocks that released at `address`, and releases what this thread's fence covered.
+  void synchronise(int thread, const void* address);
+
+  // Shared memory is another block's no more once that block has ended.
+  Conflict access(int thread, const Access& access, bool atomic, SiteId site);
+
+ private:
+  struct Stamp {
+    uint32_t run = 0;  // number of the block among all that ran; 0 is none
+    uint32_t epoch = 0, warp_epoch = 0;
+    SiteId site = 0;
+    uint16_t thread = 0;
+    uint8_t bytes = 0;  // which of the cell's two
+    bool atomic = false;
+  };
+  struct Cell {
+    Stamp write, reads[2];
+  };
+  static constexpr uintptr_t kCellBytes = 2, kPageBytes = 4096;
+  struct Page {
+    Cell cells[kPageBytes / kCellBytes];
+  };
+
+  Page& page(uintptr_t address);
+  bool ordered(const Stamp& before, int thread, bool shared) const;
+  bool conflicts(const Stamp& before, const Stamp& now, bool shared) const;
+
+  uint32_t run_ = 0, first_run_ = 1;
+  uint32_t epoch_ = 0;
+  uint32_t warp_epochs_[kMaxWarps] = {};
+  std::vector<bool> fenced_ = std::vector<bool>(kMaxThreads);
+  std::vector<bool> acquired_;  // by run - first_run_
+  std::unordered_map<const void*, std::vector<uint32_t>> releases_;
+  std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages_;
+  uintptr_t last_number_ = ~uintptr_t{0};
+  Page* last_page_ = nullptr;
+};
+
+}  // namespace nanovlm::simt

@@ -1,0 +1,118 @@
+#include "kernels/simt/requests.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace nanovlm::simt {
+namespace {
+
+constexpr int kLanes = 32, kBanks = 32;
+constexpr uintptr_t kSector = 32, kWord = 4;
+
+// The distinct values among the n first of `values`, sorted; returns how many.
+int sort_unique(uintptr_t* values, int n) {
+  if (!std::is_sorted(values, values + n)) std::sort(values, values + n);
+  return static_cast<int>(std::unique(values, values + n) - values);
+}
+
+}  // namespace
+
+void Requests::begin_launch(KernelReport& report) {
+  report_ = &report;
+  touched_.clear();
+}
+
+void Requests::begin_block(int warps) {
+  streams_.resize(std::max(streams_.size(), static_cast<size_t>(warps)));
+  listed_.resize(streams_.size());
+}
+
+Requests::Stream& Requests::stream(int warp, SiteId site) {
+  std::vector<Stream>& of_warp = streams_[static_cast<size_t>(warp)];
+  if (of_warp.size() <= site) of_warp.resize(site + 1);
+  Stream& stream = of_warp[site];
+  if (!stream.listed) listed_[static_cast<size_t>(warp)].push_back(site), stream.listed = true;
+  return stream;
+}
+
+void Requests::add(int warp, int lane, uint32_t lanes_of_warp, SiteId site, const Access& access) {
+  Stream& s = stream(warp, site);
+  const uint32_t turn = s.accesses[lane]++ - s.first;
+  if (turn >= s.pending.size()) s.pending.resize(turn + 1);
+  Request& request = s.pending[turn];
+  request.lanes |= uint32_t{1} << lane;
+  request.bytes = access.bytes, request.write = access.write, request.shared = access.shared;
+  request.address[lane] = access.address;
+  while (!s.pending.empty() && s.pending.front().lanes == lanes_of_warp) {
+    count(s.pending.front());
+    s.pending.pop_front();
+    ++s.first;
+  }
+}
+
+void Requests::warp_met(int warp) {
+  for (const SiteId site : listed_[static_cast<size_t>(warp)]) {
+    Stream& s = streams_[static_cast<size_t>(warp)][site];
+    for (const Request& request : s.pending) count(request);
+    s = {};
+  }
+  listed_[static_cast<size_t>(warp)].clear();
+}
+
+void Requests::count(const Request& request) {
+  if (request.lanes == 0) return;
+  ++report_->requests;
+  report_->lanes += std::popcount(request.lanes);
+  if (request.shared) {
+    count_wavefronts(request);
+  } else {
+    count_sectors(request);
+  }
+}
+
+void Requests::count_sectors(const Request& request) {
+  uintptr_t addresses[kLanes], sectors[2 * kLanes];
+  int n = 0, touched = 0;
+  for (uint32_t left = request.lanes; left != 0; left &= left - 1)
+    addresses[n++] = request.address[std::countr_zero(left)];
+  n = sort_unique(addresses, n);
+  for (int i = 0; i < n; ++i)
+    for (uintptr_t sector = addresses[i] / kSector;
+         sector <= (addresses[i] + static_cast<uintptr_t>(request.bytes) - 1) / kSector; ++sector)
+      if (touched == 0 || sectors[touched - 1] != sector) sectors[touched++] = sector;
+  report_->sectors += touched;
+  report_->ideal_sectors += (n * request.bytes + static_cast<int>(kSector) - 1) / static_cast<int>(kSector);
+  for (int i = 0; i < touched; ++i) touch(sectors[i], request.write);
+}
+
+// A sector comes from memory where it is read before it is written, and goes back once where it is written.
+void Requests::touch(uintptr_t sector, bool write) {
+  uint8_t& state = touched_[sector];
+  const uint8_t bit = write ? 2 : 1;
+  if (state & bit || (!write && state & 2)) return;
+  state |= bit;
+  report_->dram_bytes += static_cast<int64_t>(kSector);
+}
+
+// The lanes that one pass serves: all for up to 4 bytes each, half of them for 8, a quarter for 16. A pass delivers one
+// word a bank.
+void Requests::count_wavefronts(const Request& request) {
+  const int group = request.bytes <= 4 ? 32 : request.bytes == 8 ? 16 : 8;
+  for (int first = 0; first < kLanes; first += group) {
+    uintptr_t words[kLanes * 4];
+    int n = 0;
+    for (int lane = first; lane < first + group; ++lane)
+      if (request.lanes >> lane & 1)
+        for (uintptr_t word = request.address[lane] / kWord;
+             word <= (request.address[lane] + static_cast<uintptr_t>(request.bytes) - 1) / kWord; ++word)
+          words[n++] = word;
+    if (n == 0) continue;
+    n = sort_unique(words, n);
+    int in_bank[kBanks] = {};
+    for (int i = 0; i < n; ++i) ++in_bank[words[i] % kBanks];
+    report_->wavefronts += *std::max_element(in_bank, in_bank + kBanks);
+    report_->ideal_wavefronts += (n + kBanks - 1) / kBanks;
+  }
+}
+
+}  // namespace nanovlm::simt

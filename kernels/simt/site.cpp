@@ -1,0 +1,65 @@
+#include "kernels/simt/site.h"
+
+#include <backtrace.h>
+
+namespace nanovlm::simt {
+namespace {
+
+struct Found {
+  std::string innermost, outside_vocabulary;
+};
+
+int take_frame(void* data, uintptr_t, const char* file, int line, const char*) {
+  if (!file) return 0;
+  Found& found = *static_cast<Found*>(data);
+  const std::string path = file;
+  if (found.innermost.empty()) found.innermost = text(path, ':', line);
+  const auto has = [&](const char* part) { return path.find(part) != std::string::npos; };
+  if (has("kernels/device.cuh") || has("kernels/simt/") || has("/include/c++/")) return 0;
+  found.outside_vocabulary = text(path, ':', line);
+  return 1;  // enough
+}
+
+void ignore_error(void*, const char*, int) {}  // the place then stays unknown
+
+}  // namespace
+
+std::string line_of(const void* instruction) {
+  backtrace_state* state = backtrace_create_state(nullptr, 1, ignore_error, nullptr);
+  Found found;
+  if (state) backtrace_pcinfo(state, reinterpret_cast<uintptr_t>(instruction), take_frame, ignore_error, &found);
+  if (!found.outside_vocabulary.empty()) return found.outside_vocabulary;
+  return found.innermost.empty() ? "unknown line" : found.innermost;
+}
+
+SiteId SiteTable::add(uint64_t key, const Site& site) {
+  if (key == last_key_) return last_id_;
+  const auto [entry, fresh] = ids_.try_emplace(key, static_cast<SiteId>(sites_.size()));
+  if (fresh) sites_.push_back(site);
+  last_key_ = key;
+  return last_id_ = entry->second;
+}
+
+SiteId SiteTable::of_instruction(const void* instruction) {
+  return add(reinterpret_cast<uint64_t>(instruction), {instruction, "", {}});
+}
+
+SiteId SiteTable::of_wrapper(const char* operation, Where where) {
+  // Strings are compared by address: at worst one place gets two numbers. The top bit keeps off instructions.
+  const uint64_t key =
+      reinterpret_cast<uint64_t>(operation) * 0x9e3779b97f4a7c15u ^
+      (reinterpret_cast<uint64_t>(where.file) + static_cast<uint64_t>(where.line)) * 0xbf58476d1ce4e5b9u;
+  return add(key | uint64_t{1} << 63, {nullptr, operation, where});
+}
+
+std::string SiteTable::place(SiteId id) const {
+  const Site& site = sites_[id];
+  return site.instruction ? line_of(site.instruction) : text(site.where);
+}
+
+std::string SiteTable::description(SiteId id) const {
+  const Site& site = sites_[id];
+  return site.instruction ? line_of(site.instruction) : text(site.operation, " at ", site.where);
+}
+
+}  // namespace nanovlm::simt
