@@ -17,10 +17,15 @@ namespace nanovlm::kernels {
 namespace {
 
 // With more rows than this the libraries are ahead.
-constexpr int64_t kFewRows = 8;
-constexpr int kRowsAtOnce = 4;  // whose sums fit into registers
-
+constexpr int64_t kFewRows = 4;
+// The floats of one vector register.
+#if defined(__AVX512F__)
 constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
 using Lanes [[gnu::vector_size(kLanes * sizeof(float)), gnu::aligned(4), gnu::may_alias]] = float;
 using Words [[gnu::vector_size(kLanes * sizeof(uint32_t))]] = uint32_t;
 using HalfWords [[gnu::vector_size(kLanes * sizeof(uint16_t)), gnu::aligned(2), gnu::may_alias]] = uint16_t;
@@ -34,33 +39,37 @@ void load(const bf16* x, Lanes& y) {
 // sum[m] = x[m, :] . b for M rows of x. The order of the additions depends on K and M alone.
 template <int M, class T>
 void dot_products(const float* x, const T* b, int64_t K, float* sum) {
-  constexpr int kUnroll = M == 1 ? 4 : 2;  // enough independent sums to hide the latency of an addition
+  constexpr int kUnroll = M == 1 ? 4 : 2;  // independent sums enough to hide the latency of an addition
   Lanes part[M][kUnroll] = {};
   int64_t k = 0;
   for (; k + kUnroll * kLanes <= K; k += kUnroll * kLanes)
+#pragma GCC unroll 4
     for (int u = 0; u < kUnroll; ++u) {
-      Lanes left, right;
+      Lanes right;
       load(b + k + u * kLanes, right);
+#pragma GCC unroll 8
       for (int m = 0; m < M; ++m) {
+        Lanes left;
         load(x + m * K + k + u * kLanes, left);
         part[m][u] += left * right;
       }
     }
   for (int m = 0; m < M; ++m) {
-    sum[m] = 0;
-    for (int64_t i = k; i < K; ++i) sum[m] += x[m * K + i] * static_cast<float>(b[i]);
     for (int u = 1; u < kUnroll; ++u) part[m][0] += part[m][u];
-    for (int i = 0; i < kLanes; ++i) sum[m] += part[m][0][i];
+    float total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int i = 0; i < kLanes; ++i) total += part[m][0][i];
+    for (int64_t i = k; i < K; ++i) total += x[m * K + i] * static_cast<float>(b[i]);
+    sum[m] = total;
   }
 }
 
-template <class T>
-void dot_products(int64_t M, const float* x, const T* b, int64_t K, float* sum) {
-  for (; M >= kRowsAtOnce; M -= kRowsAtOnce, x += kRowsAtOnce * K, sum += kRowsAtOnce)
-    dot_products<kRowsAtOnce>(x, b, K, sum);
-  if (M == 3) dot_products<3>(x, b, K, sum);
-  if (M == 2) dot_products<2>(x, b, K, sum);
-  if (M == 1) dot_products<1>(x, b, K, sum);
+// The same for 1 <= M <= kFewRows known at run time.
+template <int M = kFewRows, class T>
+void dot_products(int64_t rows, const float* x, const T* b, int64_t K, float* sum) {
+  if constexpr (M > 1)
+    if (rows < M) return dot_products<M - 1>(rows, x, b, K, sum);
+  dot_products<M>(x, b, K, sum);
 }
 
 template <class In, class Out>
