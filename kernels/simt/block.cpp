@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/simt/checker.h"
+#include "kernels/simt/site.h"
 #include "kernels/simt/words.h"
 
 namespace nanovlm::simt {
@@ -62,7 +63,8 @@ void Block::start(Index index, uint64_t seed) {
   const LaunchShape& shape = launch_->shape;
   count_ = static_cast<int>(shape.block.count());
   warps_ = (count_ + kWarpLanes - 1) / kWarpLanes;
-  at_barrier_ = returned_ = yields_ = 0;
+  at_barrier_ = returned_ = since_progress_ = 0;
+  calls_at_tick_ = -1;
   for (int t = 0; t < count_; ++t) {
     Thread& thread = threads_[t];
     thread.fiber = nullptr, thread.state = Thread::State::ready, thread.operation = "", thread.where = {};
@@ -142,7 +144,8 @@ int Block::retire_current() {
   const uint32_t bit = uint32_t{1} << lane();
   threads_[current_].state = Thread::State::returned;
   gone_[warp] |= bit;
-  ++returned_;
+  ++returned_, ++calls_;
+  since_progress_ = 0;
   make_waiting(Thread::State::returned);
   if (at_barrier_ > 0) fail_divergent(-1);
   for (uint32_t left = meeting_[warp]; left != 0; left &= left - 1) {
@@ -250,7 +253,7 @@ void Block::meet_block(Where where) {
     suspend();
     return;
   }
-  at_barrier_ = 0, yields_ = 0;
+  at_barrier_ = 0, since_progress_ = 0;
   collectives_ += warps_;
   for (int t = 0; t < count_; ++t) threads_[t].state = Thread::State::ready;
   for (int w = 0; w < warps_; ++w) make_ready(w, ~absent_[w]);
@@ -291,13 +294,13 @@ void Block::meet_warp(const char* operation, uint32_t mask, void* slot, Complete
   for (uint32_t left = expected; left != 0; left &= left - 1)
     threads_[warp * kWarpLanes + std::countr_zero(left)].state = Thread::State::ready;
   make_ready(warp, expected);
-  yields_ = 0;
+  since_progress_ = 0;
   ++collectives_;
 }
 
 void Block::yield(const char* operation, Where where) {
   note(operation, where);
-  if (++yields_ % 4096 == 0) check_watchdog();
+  if (stalled()) fail(where, stalled_text());
   const int warp = current_ / kWarpLanes;
   if (options_->order == Order::priorities)  // the least urgent from now on, or a spin would keep all others out
     std::rotate(std::find(priorities_, priorities_ + warps_, warp),
@@ -311,15 +314,24 @@ void Block::yield(const char* operation, Where where) {
 }
 
 // Only meetings and returns count as getting further, so a thread that spins on an atomic runs into this.
-void Block::check_watchdog() {
+bool Block::stalled() {
+  constexpr int kBetweenLooks = 4096;
+  if (++since_progress_ % kBetweenLooks != 0) return false;
   const auto now = std::chrono::steady_clock::now();
-  if (yields_ == 4096) {
+  if (since_progress_ == kBetweenLooks)
     deadline_ = now + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
                           std::chrono::duration<double>(options_->watchdog_seconds));
-  } else if (now > deadline_) {
-    fail(threads_[current_].where, "no thread of the block got further than its atomics for ",
-         options_->watchdog_seconds, " s: a kernel must not wait for another block");
-  }
+  return now > deadline_;
+}
+
+std::string Block::stalled_text() const {
+  return text("no thread of the block has got any further for ", options_->watchdog_seconds,
+              " s: a kernel must not wait for another block");
+}
+
+void Block::tick(const void* instruction) {
+  if (calls_ == calls_at_tick_) abandon(error_at(current_, line_of(instruction), stalled_text()));
+  calls_at_tick_ = calls_;
 }
 
 // ---- shared memory and copies

@@ -85,7 +85,13 @@ class Block {
   // What the running thread is about to do, for reports.
   void note(const char* operation, Where where) {
     threads_[current_].operation = operation, threads_[current_].where = where;
+    ++calls_;
   }
+  // Counts atomics or accesses, and tells whether the block has done nothing else for the watchdog's time.
+  bool stalled();
+  std::string stalled_text() const;
+  // Called by the watchdog's signal, with the instruction it interrupted.
+  void tick(const void* instruction);
 
   void count_mma(int64_t flops) { mma_flops_ += flops; }
   int warps() const { return warps_; }
@@ -113,7 +119,6 @@ class Block {
   void make_waiting(Thread::State state);
   void draw_priorities();
   void check_meeting(const char* operation, uint32_t mask, Where where);
-  void check_watchdog();
   [[noreturn]] void fail_divergent(int waiting_thread);
   [[noreturn]] void fail_deadlock();
   void perform(const AsyncCopy& copy);
@@ -141,7 +146,8 @@ class Block {
   int priorities_[kMaxWarps] = {};    // warps, the most urgent first
   bool lanes_descend_ = false;
   uint64_t random_ = 0;
-  int yields_ = 0;
+  int64_t calls_ = 0, calls_at_tick_ = -1;  // into the executor; written and read by the same host thread
+  int since_progress_ = 0;                  // atomics or accesses since a thread last met others or returned
   int64_t collectives_ = 0, mma_flops_ = 0, static_shared_ = 0;
   std::chrono::steady_clock::time_point deadline_;
   std::unique_ptr<KernelError> error_;

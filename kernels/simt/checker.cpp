@@ -67,7 +67,9 @@ Checker::Space Checker::space_of(const void* address) const {
 
 void Checker::access(const void* instruction, const void* address, int bytes, bool write) {
   if (space_of(address) == Space::own) return;
-  check(sites_.of_instruction(instruction), address, bytes, write, false);
+  const SiteId site = sites_.of_instruction(instruction);
+  if (block_->stalled()) fail(site, block_->stalled_text());
+  check(site, address, bytes, write, false);
 }
 
 void Checker::wrapper_access(const char* operation, const void* address, int bytes, bool write, Where where) {

@@ -10,6 +10,7 @@
 #include "kernels/simt/block.h"
 #include "kernels/simt/checker.h"
 #include "kernels/simt/memory.h"
+#include "kernels/simt/watchdog.h"
 
 namespace nanovlm::simt {
 
@@ -123,6 +124,7 @@ void Executor::run(const Launch& launch) {
   std::exception_ptr error;
   const auto work = [&](Block& block) {
     try {
+      const Watchdog watchdog(options.watchdog_seconds);
       for (int64_t t; (t = turn++) < count;) {
         const int64_t i = order(t), x = launch.shape.grid.x, y = launch.shape.grid.y;
         const Index index{static_cast<unsigned>(i % x), static_cast<unsigned>(i / x % y),
