@@ -30,7 +30,7 @@ namespace {
 Tensor accumulate(Tensor a, Tensor b, bool a_is_ours) {
   if (!a.defined()) return b;
   Tensor y = a_is_ours ? a : empty_like(a);
-  on(a.device(), [&](auto backend, Stream stream) {
+  on(a.device(), "add", [&](auto backend, Stream stream) {
     kernels::add(backend, {a.data(), b.data(), y.data(), a.numel(), a.dtype(), b.dtype(), y.dtype()}, stream);
   });
   return y;
@@ -125,7 +125,7 @@ void backward(const Tensor& root, const std::function<void(Leaf&)>& leaf_done) {
   check(node != nullptr, "backward: no gradient was recorded for this tensor");
 
   Tensor one = empty_like(root);
-  on(root.device(), [&](auto backend, Stream stream) {
+  on(root.device(), "fill", [&](auto backend, Stream stream) {
     kernels::fill(backend, {one.data(), 1, 1.0f, one.dtype()}, stream);
   });
   std::vector<std::shared_ptr<Node>> nodes = reachable(node);

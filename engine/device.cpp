@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include <cstdlib>
+#include <iostream>
 
 #include "engine/error.h"
 
@@ -34,6 +35,11 @@ kernels::CpuIsa cpu_isa() {
 
 DeviceContext::DeviceContext(DeviceKind kind)
     : kind(kind), isa(cpu_isa()), memory(CachingAllocator::host_memory()), debug(debug_level()) {}
+
+DeviceContext::~DeviceContext() {
+  if (debug >= 1 && memory.report().peak > 0) std::cerr << "memory: " << memory.report().text() << '\n';
+  if (debug >= 2 && !profile.empty()) std::cerr << profile.table();
+}
 
 Device Device::open(const std::string& name) {
   if (name == "cpu") return Device(std::make_shared<DeviceContext>(DeviceKind::cpu));

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine/allocator.h"
+#include "engine/profile.h"
 #include "kernels/cpu.h"
 #include "kernels/types.h"
 
@@ -21,9 +22,11 @@ struct DeviceContext {
   CachingAllocator memory;
   MemoryClass memory_class = MemoryClass::activation;  // what new storage is counted as; see MemoryScope
   bool record_gradients = true;                        // see NoGrad in autograd.h
-  int debug = 0;                                       // NANOVLM_DEBUG, 0 .. 4
+  int debug = 0;                                       // NANOVLM_DEBUG, 0 .. 4: docs/environment.md
+  Profile profile;                                     // of launches, from debug 2 on
 
   explicit DeviceContext(DeviceKind kind);
+  ~DeviceContext();  // prints memory (from debug 1) and the profile (from debug 2) on stderr
 };
 
 class Device {
@@ -59,10 +62,11 @@ class MemoryScope {
   MemoryClass before_;
 };
 
-// Calls f(backend tag, stream) for the kernels of `device`.
+// Calls f(backend tag, stream), which launches the kernel that `work` names. From NANOVLM_DEBUG=2 on it is timed.
 template <class F>
-void on(const Device& device, F&& f) {
-  const DeviceContext& context = device.context();
+void on(const Device& device, const Work& work, F&& f) {
+  DeviceContext& context = device.context();
+  const LaunchTimer timer(context.debug >= 2 ? &context.profile : nullptr, work);
 #if defined(NANOVLM_SIMT)
   if (context.kind == DeviceKind::simt) return f(Simt{}, context.stream);
 #endif

@@ -52,7 +52,8 @@ std::string line_and_column(std::string_view text, size_t byte) {
 // Builds the document from nlohmann's events. Its own builder keeps the last of two equal keys and has no depth limit.
 class Builder final : public json::json_sax_t {
  public:
-  Builder(std::string_view text, const std::string& where) : text_(text), where_(where) {}
+  Builder(std::string_view text, const std::string& where, const JsonMembers& members)
+      : text_(text), where_(where), members_(members) {}
 
   json take() { return std::move(root_); }
 
@@ -69,6 +70,11 @@ class Builder final : public json::json_sax_t {
   bool end_array() override { return close(); }
 
   bool key(string_t& name) override {
+    if (handing_over()) {
+      handed_key_ = std::move(name);
+      keys_.back() = &handed_key_;
+      return true;
+    }
     const auto [place, is_new] = open_.back()->get_ref<json::object_t&>().emplace(std::move(name), nullptr);
     member_ = &place->second;
     keys_.back() = &place->first;
@@ -89,8 +95,12 @@ class Builder final : public json::json_sax_t {
   }
 
  private:
+  bool handing_over() const { return !open_.empty() && open_.size() == handing_depth_; }
+
   bool put(json&& value) {
-    if (open_.empty()) {
+    if (handing_over()) {
+      members_.each(handed_key_, value);
+    } else if (open_.empty()) {
       root_ = std::move(value);
       last_ = &root_;
     } else if (member_) {
@@ -107,13 +117,16 @@ class Builder final : public json::json_sax_t {
   bool open(json&& container) {
     if (open_.size() == kMaxDepth)
       fail(where_, ": ", path(), ": expected at most ", kMaxDepth, " levels of nesting, found more");
+    if (handing_over()) fail(where_, ": ", path(), ": expected a plain value, found an array or object");
     put(std::move(container));
+    if (members_.each && last_->is_object() && path() == members_.path) handing_depth_ = open_.size() + 1;
     open_.push_back(last_);
     keys_.push_back(nullptr);
     return true;
   }
 
   bool close() {
+    if (handing_over()) handing_depth_ = 0;
     open_.pop_back();
     keys_.pop_back();
     return true;
@@ -141,23 +154,26 @@ class Builder final : public json::json_sax_t {
   json* last_ = nullptr;     // the value stored last
   std::vector<json*> open_;  // containers being read; an open one is the last of its parent, so it stays put
   std::vector<const std::string*> keys_;  // the last key read in each
+  const JsonMembers& members_;
+  size_t handing_depth_ = 0;  // containers open when the last one is the object that members_ gets
+  std::string handed_key_;
 };
 
 }  // namespace
 
-json parse_json(std::string_view text, const std::string& where) {
+json parse_json(std::string_view text, const std::string& where, const JsonMembers& members) {
   check(!text.starts_with("\xEF\xBB\xBF"), where,
         ": 1:1: expected JSON, found a byte order mark (save the file without one)");
   const size_t nul = text.find('\0');  // which nlohmann would take for the end
   check(nul == text.npos, where, ": ", line_and_column(text, nul), ": expected JSON, found a byte 0");
-  Builder builder(text, where);
+  Builder builder(text, where, members);
   json::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();
 }
 
-json read_json_file(const std::string& path, int64_t max_bytes) {
+json read_json_file(const std::string& path, int64_t max_bytes, const JsonMembers& members) {
   const std::vector<uint8_t> bytes = File::open(path).read_all(max_bytes);
-  return parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path);
+  return parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path, members);
 }
 
 JsonValue JsonValue::operator[](std::string_view key) const {

@@ -8,6 +8,7 @@
 // pay.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <string>
@@ -20,10 +21,19 @@ namespace nanovlm {
 // Parses exactly one JSON value (RFC 8259, UTF-8). Refused with an Error that begins with `where`: syntax errors (with
 // line and column), a byte order mark, invalid UTF-8, bytes after the value, a key that occurs twice in an object (with
 // its path), more than 128 levels of nesting, numbers that overflow a double.
-nlohmann::json parse_json(std::string_view text, const std::string& where);
+//
+// An object too large to be worth storing, such as a vocabulary, can be read member by member: `each` gets those of the
+// object at `path` ("$.model.vocab"), in the file's order, and the document keeps it without them. Its values must be
+// plain, and whether its keys differ is for `each` to see.
+struct JsonMembers {
+  std::string path;
+  std::function<void(const std::string& key, const nlohmann::json& value)> each;
+};
+nlohmann::json parse_json(std::string_view text, const std::string& where, const JsonMembers& members = {});
 
 // The same for a file. Error too if it can't be read, is no regular file, or holds more than max_bytes.
-nlohmann::json read_json_file(const std::string& path, int64_t max_bytes = int64_t{256} << 20);
+nlohmann::json read_json_file(const std::string& path, int64_t max_bytes = int64_t{256} << 20,
+                              const JsonMembers& members = {});
 
 // A value inside a document and its place ("file: $.model.merges[3]"). A view: the document must outlive it.
 // Every getter throws Error "<place>: expected ..., found ..." when the value is not what is asked for.

@@ -24,7 +24,7 @@ double AdamW::clip_grad_norm(double max_norm) {
   // One fp64 number, kept in two fp32 places: the engine has no fp64 tensor.
   const Tensor sum = zeros({2}, DType::f32, device), norm = empty({1}, DType::f32, device);
   Tensor factor = empty({1}, DType::f32, device);
-  on(device, [&](auto backend, Stream stream) {
+  on(device, "clip_grad_norm", [&](auto backend, Stream stream) {
     double* total = static_cast<double*>(sum.data());
     for (const State& state : states_)
       if (const Tensor& gradient = state.parameter.grad(); gradient.defined())
@@ -60,7 +60,7 @@ void AdamW::update(Leaf& leaf) {
 
 void AdamW::update(State& state, const Tensor& gradient) {
   const Tensor& p = state.parameter;
-  on(p.device(), [&](auto backend, Stream stream) {
+  on(p.device(), "adamw", [&](auto backend, Stream stream) {
     kernels::adamw(
         backend,
         {p.f32(), state.m.f32(), state.v.f32(), gradient.f32(), nullptr, clip_.defined() ? clip_.f32() : nullptr,

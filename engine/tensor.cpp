@@ -136,7 +136,7 @@ Tensor zeros(Shape shape, DType dtype, const Device& device) {
   // Zero bits are zero in every dtype, so whatever the dtype is, the bytes are filled as fp32 where they divide by
   // four.
   if (y.bytes() % 4 == 0)
-    on(device, [&](auto backend, Stream stream) {
+    on(device, "fill", [&](auto backend, Stream stream) {
       kernels::fill(backend, {y.data(), y.bytes() / 4, 0.0f, DType::f32}, stream);
     });
   else

@@ -8,7 +8,7 @@ namespace nanovlm {
 Tensor gelu(const Tensor& x) {
   const auto forward = [](const Tensor& x) {
     Tensor y = empty_like(x);
-    on(x.device(), [&](auto backend, Stream stream) {
+    on(x.device(), "gelu", [&](auto backend, Stream stream) {
       kernels::gelu(backend, {x.data(), y.data(), x.numel(), x.dtype()}, stream);
     });
     return y;
@@ -18,7 +18,7 @@ Tensor gelu(const Tensor& x) {
   y.set_recipe([=] { return forward(kept); });
   return record("gelu", y, {x}, [=](const Tensor& dy, const Needs&) -> Gradients {
     Tensor dx = empty_like(kept);
-    on(kept.device(), [&](auto backend, Stream stream) {
+    on(kept.device(), "gelu_backward", [&](auto backend, Stream stream) {
       kernels::gelu_backward(backend, {kept.data(), dy.data(), dx.data(), kept.numel(), kept.dtype()}, stream);
     });
     return {dx};
@@ -30,7 +30,7 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
         ", but up is ", up.shape(), " ", up.dtype());
   const auto forward = [](const Tensor& gate, const Tensor& up) {
     Tensor y = empty_like(gate);
-    on(gate.device(), [&](auto backend, Stream stream) {
+    on(gate.device(), "swiglu", [&](auto backend, Stream stream) {
       kernels::swiglu(backend, {gate.data(), up.data(), y.data(), gate.numel(), gate.dtype()}, stream);
     });
     return y;
@@ -40,7 +40,7 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
   y.set_recipe([=] { return forward(kept_gate, kept_up); });
   return record("swiglu", y, {gate, up}, [=](const Tensor& dy, const Needs&) -> Gradients {
     Tensor dgate = empty_like(kept_gate), dup = empty_like(kept_up);
-    on(dy.device(), [&](auto backend, Stream stream) {
+    on(dy.device(), "swiglu_backward", [&](auto backend, Stream stream) {
       kernels::swiglu_backward(
           backend,
           {kept_gate.data(), kept_up.data(), dy.data(), dgate.data(), dup.data(), nullptr, dy.numel(), dy.dtype()},

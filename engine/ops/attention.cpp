@@ -49,7 +49,7 @@ Result forward(const Tensor& q, const Tensor& k, const Tensor& v, Heads heads, c
   const int64_t R = q.size(0);
   Tensor o = empty({R, heads.H * heads.D}, q.dtype(), q.device());
   Tensor lse = empty({R, heads.H}, DType::f32, q.device());
-  on(q.device(), [&](auto backend, Stream stream) {
+  on(q.device(), "attention", [&](auto backend, Stream stream) {
     kernels::attention(backend,
                        {attention_shape(q, heads, segments, rope, causal), q.data(), k.data(), v.data(), row_stride(q),
                         row_stride(k), row_stride(v), o.data(), lse.f32()},
@@ -63,7 +63,7 @@ struct Views {
 };
 void backward(const Views& in, const Result& result, const Tensor& dy, const Views& out, Heads heads,
               const Segments& segments, const RopeTable& rope, bool causal) {
-  on(dy.device(), [&](auto backend, Stream stream) {
+  on(dy.device(), "attention_backward", [&](auto backend, Stream stream) {
     kernels::attention_backward(backend,
                                 {attention_shape(in.q, heads, segments, rope, causal), in.q.data(), in.k.data(),
                                  in.v.data(), row_stride(in.q), row_stride(in.k), row_stride(in.v), result.o.data(),
@@ -111,7 +111,7 @@ Tensor attention(const Tensor& qkv, Heads heads, const Segments& segments, const
 Tensor rope(const Tensor& x, int H, int D, const RopeTable& table, const Tensor& positions) {
   check(x.rank() == 2 && x.size(1) == H * D && D % 2 == 0, "rope: x is ", x.shape(), " for ", H, " heads of ", D);
   Tensor y = empty_like(x);
-  on(x.device(), [&](auto backend, Stream stream) {
+  on(x.device(), "rope", [&](auto backend, Stream stream) {
     kernels::rope(
         backend,
         {x.data(), y.data(), table.cos.f32(), table.sin.f32(), positions.i32(), x.size(0), H, D, false, x.dtype()},
@@ -126,7 +126,7 @@ Tensor attention_decode(const Tensor& q, const Tensor& k, const Tensor& v, Heads
   check(q.shape() == Shape{k.size(0), heads.H * heads.D}, "attention_decode: q is ", q.shape(), ", but k is ",
         k.shape());
   Tensor o = empty_like(q);
-  on(q.device(), [&](auto backend, Stream stream) {
+  on(q.device(), "attention_decode", [&](auto backend, Stream stream) {
     kernels::attention_decode(
         backend,
         {q.data(), k.data(), v.data(), lengths.i32(), o.data(), k.size(0), k.size(1), heads.H, heads.G, heads.D,

@@ -8,7 +8,7 @@ Tensor cast(const Tensor& x, DType dtype) {
   if (x.dtype() == dtype) return x;
   check(x.is_contiguous(), "cast: the tensor of shape ", x.shape(), " is not contiguous");
   Tensor y = empty(x.shape(), dtype, x.device());
-  on(x.device(), [&](auto backend, Stream stream) {
+  on(x.device(), "cast", [&](auto backend, Stream stream) {
     kernels::cast(backend, {x.data(), y.data(), x.numel(), x.dtype(), dtype}, stream);
   });
   return record("cast", y, {x},
@@ -17,7 +17,7 @@ Tensor cast(const Tensor& x, DType dtype) {
 
 Tensor scale(const Tensor& x, float factor) {
   Tensor y = empty_like(x);
-  on(x.device(), [&](auto backend, Stream stream) {
+  on(x.device(), "scale", [&](auto backend, Stream stream) {
     kernels::scale(backend, {x.data(), y.data(), x.numel(), factor, nullptr, x.dtype()}, stream);
   });
   return record("scale", y, {x}, [factor](const Tensor& dy, const Needs&) -> Gradients { return {scale(dy, factor)}; });
@@ -28,7 +28,7 @@ Tensor add(const Residual& input) {
   if (!delta.defined()) return x;
   check(x.shape() == delta.shape(), "add: x is ", x.shape(), ", but delta is ", delta.shape());
   Tensor y = empty_like(x);
-  on(x.device(), [&](auto backend, Stream stream) {
+  on(x.device(), "add", [&](auto backend, Stream stream) {
     kernels::add(backend, {x.data(), delta.data(), y.data(), x.numel(), x.dtype(), delta.dtype(), y.dtype()}, stream);
   });
   return record("add", y, {x, delta}, [dtype = delta.dtype()](const Tensor& dy, const Needs& needs) -> Gradients {

@@ -7,7 +7,8 @@ namespace nanovlm {
 namespace {
 
 void matmul(const Device& device, const kernels::Matmul& product) {
-  on(device, [&](auto backend, Stream stream) { kernels::matmul(backend, product, stream); });
+  on(device, {"matmul", {product.M, product.N, product.K}},
+     [&](auto backend, Stream stream) { kernels::matmul(backend, product, stream); });
 }
 
 }  // namespace
@@ -51,7 +52,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType d
     }
     if (needs[2]) {
       dbias = zeros({N}, DType::f32, dy.device());
-      on(dy.device(), [&](auto backend, Stream stream) {
+      on(dy.device(), "column_sum", [&](auto backend, Stream stream) {
         kernels::column_sum(backend, {dy.data(), dbias.f32(), R, N, dtype}, stream);
       });
     }

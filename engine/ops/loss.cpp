@@ -15,7 +15,7 @@ constexpr int64_t kLogitBytes = int64_t{96} << 20;
 
 // y * (*factor), in place
 void scale_by(const Tensor& y, const Tensor& factor) {
-  on(y.device(), [&](auto backend, Stream stream) {
+  on(y.device(), "scale", [&](auto backend, Stream stream) {
     kernels::scale(backend, {y.data(), y.data(), y.numel(), 1.0f, factor.f32(), y.dtype()}, stream);
   });
 }
@@ -48,7 +48,7 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const std::ve
   for (int64_t begin = 0; begin < R; begin += chunk) {
     const int64_t rows = std::min(chunk, R - begin);
     const Tensor part = rounded.slice(0, begin, begin + rows);
-    on(device, [&](auto backend, Stream stream) {
+    on(device, "linear_cross_entropy", [&](auto backend, Stream stream) {
       kernels::matmul(
           backend, {part.data(), w.data(), logits.data(), nullptr, rows, V, C, false, true, false, dtype, DType::f32},
           stream);
@@ -69,7 +69,7 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const std::ve
   }
 
   Tensor loss = empty({}, DType::f32, device);
-  on(device, [&](auto backend, Stream stream) {
+  on(device, "mean", [&](auto backend, Stream stream) {
     kernels::sum(backend, {row_loss.f32(), loss.f32(), R}, stream);
     kernels::scale(backend, {loss.data(), loss.data(), 1, 1.0f / static_cast<float>(R), nullptr, DType::f32}, stream);
   });

@@ -31,7 +31,7 @@ Normed rms_norm(const Residual& input, const Tensor& weight, float eps, DType dt
   const Device& device = x.device();
   const auto forward = [=](const Tensor& x, const Tensor& delta, const Tensor& sum, const Tensor& r) {
     Tensor y = empty({R, C}, dtype, x.device());
-    on(x.device(), [&](auto backend, Stream stream) {
+    on(x.device(), "rms_norm", [&](auto backend, Stream stream) {
       kernels::rms_norm(backend, {x.f32(), delta.data(), weight.f32(), sum.f32(), y.data(), r.f32(), R, C, eps, dtype},
                         stream);
     });
@@ -54,7 +54,7 @@ Normed rms_norm(const Residual& input, const Tensor& weight, float eps, DType dt
       const MemoryScope scope(kept.device(), MemoryClass::gradient);
       dweight = zeros({C}, DType::f32, kept.device());
     }
-    on(kept.device(), [&](auto backend, Stream stream) {
+    on(kept.device(), "rms_norm_backward", [&](auto backend, Stream stream) {
       kernels::rms_norm_backward(backend,
                                  {dys[1].data(), kept.f32(), weight.f32(), r.f32(), f32_or_null(dys[0]), out.dx.f32(),
                                   out.ddelta.data(), dweight.defined() ? dweight.f32() : nullptr, R, C, dtype},
@@ -73,7 +73,7 @@ Normed layer_norm(const Residual& input, const Tensor& weight, const Tensor& bia
   const Device& device = x.device();
   const auto forward = [=](const Tensor& x, const Tensor& delta, const Tensor& sum, const Tensor& m, const Tensor& r) {
     Tensor y = empty({R, C}, dtype, x.device());
-    on(x.device(), [&](auto backend, Stream stream) {
+    on(x.device(), "layer_norm", [&](auto backend, Stream stream) {
       kernels::layer_norm(
           backend,
           {x.f32(), delta.data(), weight.f32(), bias.f32(), sum.f32(), y.data(), m.f32(), r.f32(), R, C, eps, dtype},
@@ -100,7 +100,7 @@ Normed layer_norm(const Residual& input, const Tensor& weight, const Tensor& bia
           dweight = zeros({C}, DType::f32, kept.device());
           dbias = zeros({C}, DType::f32, kept.device());
         }
-        on(kept.device(), [&](auto backend, Stream stream) {
+        on(kept.device(), "layer_norm_backward", [&](auto backend, Stream stream) {
           kernels::layer_norm_backward(backend,
                                        {dys[1].data(), kept.f32(), weight.f32(), m.f32(), r.f32(), f32_or_null(dys[0]),
                                         out.dx.f32(), out.ddelta.data(), dweight.defined() ? dweight.f32() : nullptr,

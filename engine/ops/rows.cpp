@@ -20,7 +20,7 @@ void check_rows(const char* op, const std::vector<int32_t>& rows, int64_t limit)
 Tensor gathered(const Tensor& x, const Tensor& index, DType dtype) {
   const int64_t R = index.numel(), C = x.size(1);
   Tensor y = empty({R, C}, dtype, x.device());
-  on(x.device(), [&](auto backend, Stream stream) {
+  on(x.device(), "gather_rows", [&](auto backend, Stream stream) {
     kernels::gather_rows(backend, {x.data(), index.i32(), y.data(), R, C, x.dtype(), dtype}, stream);
   });
   return y;
@@ -29,7 +29,7 @@ Tensor gathered(const Tensor& x, const Tensor& index, DType dtype) {
 Tensor gathered(const Tensor& x, const Tensor& index) { return gathered(x, index, x.dtype()); }
 
 void scatter(const Tensor& x, const Tensor& index, const Tensor& y) {
-  on(x.device(), [&](auto backend, Stream stream) {
+  on(x.device(), "scatter_rows", [&](auto backend, Stream stream) {
     kernels::scatter_rows(backend, {x.data(), index.i32(), y.data(), index.numel(), x.size(1), x.dtype(), y.dtype()},
                           stream);
   });
@@ -64,7 +64,7 @@ Tensor embedding(const Tensor& weight, const std::vector<int32_t>& ids) {
                      order = index_tensor(by_id.order, device);
         const MemoryScope scope(device, MemoryClass::gradient);
         Tensor dweight = zeros(shape, DType::f32, device);
-        on(device, [&](auto backend, Stream stream) {
+        on(device, "gather_rows_backward", [&](auto backend, Stream stream) {
           kernels::gather_rows_backward(
               backend,
               {dy.data(), target.i32(), starts.i32(), order.i32(), dweight.f32(), target.numel(), shape[1], dy.dtype()},

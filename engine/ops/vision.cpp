@@ -25,7 +25,7 @@ Tensor patch_embedding(const Tensor& images, const Tensor& weight, const Tensor&
   const Tensor kept = images.detach();
   Tensor y = empty({B * P, C}, DType::f32, images.device());
   const Tensor patches = empty({B * P, K}, dtype, images.device());
-  on(images.device(), [&](auto backend, Stream stream) {
+  on(images.device(), "patch_embedding", [&](auto backend, Stream stream) {
     kernels::patch_embedding(backend,
                              {images.f32(), cast(weight.detach(), dtype).data(), bias.f32(), position.f32(), y.f32(),
                               patches.data(), B, C, S, p, dtype},
@@ -40,7 +40,7 @@ Tensor patch_embedding(const Tensor& images, const Tensor& weight, const Tensor&
         const Tensor dweight = needs[1] ? zeros_like(weight) : Tensor(), dbias = needs[2] ? zeros_like(bias) : Tensor(),
                      dposition = needs[3] ? zeros_like(position) : Tensor();
         const auto f32 = [](const Tensor& x) { return x.defined() ? x.f32() : nullptr; };
-        on(device, [&](auto backend, Stream stream) {
+        on(device, "patch_embedding_backward", [&](auto backend, Stream stream) {
           kernels::patch_embedding_backward(
               backend,
               {kept.f32(), cast(weight.detach(), dtype).data(), dy.f32(), f32(dweight), f32(dbias), f32(dposition),
@@ -55,7 +55,7 @@ namespace {
 Tensor shuffled(const Tensor& x, int64_t B, int64_t C, int n, int f, bool inverse) {
   const int64_t tokens = B * n * n / (f * f);
   Tensor y = empty(inverse ? Shape{B * n * n, C} : Shape{tokens, C * f * f}, x.dtype(), x.device());
-  on(x.device(), [&](auto backend, Stream stream) {
+  on(x.device(), "pixel_shuffle", [&](auto backend, Stream stream) {
     kernels::pixel_shuffle(backend, {x.data(), y.data(), B, C, n, f, inverse, x.dtype()}, stream);
   });
   return y;
