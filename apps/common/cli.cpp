@@ -2,11 +2,24 @@
 
 #include <CLI/CLI.hpp>
 #include <iostream>
+#include <sstream>
 
 namespace nanovlm {
 namespace {
 
 constexpr int kDone = 0, kFailed = 1, kBadUsage = 2;
+
+// A program with sections takes one of their names first.
+void check_section(const CLI::App& app, int argc, char** argv) {
+  std::string names;
+  for (const CLI::App* section : app.get_subcommands({})) {
+    if (argc > 1 && argv[1] == section->get_name()) return;
+    names += (names.empty() ? "" : "|") + section->get_name();
+  }
+  const bool is_flag = argc > 1 && argv[1][0] == '-';
+  if (!names.empty() && !is_flag)
+    throw UsageError(text("expected ", names, ", found ", argc > 1 ? argv[1] : "nothing"));
+}
 
 }  // namespace
 
@@ -91,6 +104,7 @@ int CommandLine::run(int argc, char** argv, const std::function<void()>& body) {
     return kBadUsage;
   };
   try {
+    check_section(*root_, argc, argv);
     root_->parse(argc, argv);
     if (body) body();
     std::cout.flush();
@@ -108,16 +122,16 @@ int CommandLine::run(int argc, char** argv, const std::function<void()>& body) {
 }
 
 std::string one_line(const std::string& message) {
-  std::string line;
-  for (size_t i = 0; i < message.size(); ++i) {
-    if (message[i] != '\n' && message[i] != '\r') {
-      line += message[i];
-      continue;
-    }
-    while (i + 1 < message.size() && (message[i + 1] == ' ' || message[i + 1] == '\n')) ++i;
-    if (i + 1 < message.size()) line += !line.empty() && line.back() == ':' ? " " : "; ";
+  constexpr int kItems = 20;
+  std::istringstream lines(message);
+  std::string result, line;
+  int items = 0;
+  while (std::getline(lines, line)) {
+    line.erase(0, line.find_first_not_of(' '));
+    if (line.empty() || ++items > kItems) continue;
+    result += (result.empty() ? "" : result.back() == ':' ? " " : "; ") + line;
   }
-  return line;
+  return items > kItems ? text(result, "; and ", items - kItems, " more") : result;
 }
 
 }  // namespace nanovlm

@@ -68,7 +68,7 @@ class CommandLine {
   CLI::App* app_;
 };
 
-// A message on one line: further lines of a list are put behind it.
+// A message on one line. Of a list, which errors write one item a line, the first twenty are kept and the rest counted.
 std::string one_line(const std::string& message);
 
 }  // namespace nanovlm
