@@ -40,11 +40,17 @@ TEST_CASE("cast rounds to nearest, ties to even") {
         }
     // bf16 has 8 bits: 1 + 1/256 and 1 + 3/256 lie halfway between neighbours; the largest float rounds up to inf.
     const double infinity = std::numeric_limits<double>::infinity();
-    const Buffer x({1 + 1 / 256., 1 + 3 / 256., 1 + 1.001 / 256, std::numeric_limits<float>::max(), -infinity, NAN,
-                    std::numeric_limits<float>::denorm_min(), -0.0},
-                   DType::f32);
-    const Values y = cast(backend, x, 8, DType::bf16).values();
-    CHECK(max_error(y, {1, 1 + 4 / 256., 1 + 2 / 256., infinity, -infinity, NAN, 0, 0}) == 0);
+    const Values x{1 + 1 / 256.,
+                   1 + 3 / 256.,
+                   1 + 1.001 / 256,
+                   std::numeric_limits<float>::max(),
+                   -infinity,
+                   NAN,
+                   std::numeric_limits<float>::denorm_min(),
+                   -0.0};
+    const Values expected{1, 1 + 4 / 256., 1 + 2 / 256., infinity, -infinity, NAN, 0, 0};
+    const Values y = cast(backend, Buffer(repeated(x, 9), DType::f32), 72, DType::bf16).values();
+    CHECK(max_error(y, repeated(expected, 9)) == 0);
     CHECK(std::signbit(y[7]));
   });
 }

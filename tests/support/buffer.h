@@ -103,6 +103,13 @@ class Buffer {
   std::unique_ptr<uint8_t[], Free> bytes_;
 };
 
+// `values` over and over: special values in every lane of a vector, and in the remainder.
+inline Values repeated(const Values& values, int64_t times) {
+  Values result;
+  for (int64_t i = 0; i < times; ++i) result.insert(result.end(), values.begin(), values.end());
+  return result;
+}
+
 // The same numbers for the same seed.
 class Random {
  public:
