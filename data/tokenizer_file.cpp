@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <limits>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -14,6 +15,8 @@ namespace nanovlm {
 namespace {
 
 using Model = Tokenizer::Model;
+
+constexpr int64_t kMaxFileBytes = int64_t{256} << 20;
 
 // ---- The GPT-2 byte alphabet: a visible character for each byte, so that pieces are text.
 
@@ -63,32 +66,65 @@ bool flag(const JsonValue& object, std::string_view key, bool otherwise) {
   return value ? value->boolean() : otherwise;
 }
 
-// The piece gets the next id.
-void add_piece(const std::string& piece, Model& model) {
+// The piece gets the next id; false if it has one.
+bool add_piece(const std::string& piece, Model& model) {
   const auto id = static_cast<int32_t>(model.pieces.size());
-  model.id_of_piece.emplace(model.pieces.emplace_back(piece), id);
   model.special.push_back(false);
+  return model.id_of_piece.emplace(model.pieces.emplace_back(piece), id).second;
 }
 
 // ---- model
 
-void read_vocab(const JsonValue& vocab, Model& model) {
-  vocab.expect_object();
-  const auto& entries = vocab.json().get_ref<const nlohmann::json::object_t&>();
-  if (entries.empty()) vocab.refuse("at least one token");
-  const auto n = static_cast<int64_t>(entries.size());
-  std::vector<const std::string*> by_id(entries.size());
-  for (const auto& [piece, value] : entries) {
-    const bool in_range = value.is_number_unsigned() && value.get<uint64_t>() < entries.size();
-    if (!in_range) vocab[piece].integer(0, n - 1);  // throws and says so
-    const std::string*& slot = by_id[value.get<size_t>()];
-    if (slot) vocab[piece].refuse("an id of its own");
-    slot = &piece;
+// The members of $.model.vocab as the file has them: a piece and its id.
+class Vocabulary {
+ public:
+  explicit Vocabulary(const std::string& where) : where_(where) {}
+
+  JsonMembers members() {
+    return {"$.model.vocab", [this](const std::string& piece, const nlohmann::json& id) { add(piece, id); }};
   }
-  // In the order of ids, which is that of the merges: what is looked up together lies together.
-  model.id_of_piece.reserve(entries.size());
-  for (const std::string* piece : by_id) add_piece(*piece, model);
-}
+
+  // Gives the pieces their ids in the model: each from 0 to their number, once.
+  void number(Model& model) const {
+    if (entries_.empty()) fail(where_, ": $.model.vocab: expected at least one token, found none");
+    const auto n = static_cast<int64_t>(entries_.size());
+    std::vector<const Entry*> by_id(entries_.size());
+    for (const Entry& entry : entries_) {
+      if (entry.id >= n) refuse(entry, text("an integer from 0 to ", n - 1));
+      const Entry*& slot = by_id[static_cast<size_t>(entry.id)];
+      if (slot) refuse(entry, "an id of its own");
+      slot = &entry;
+    }
+    // In the order of ids, which is that of the merges: what is looked up together lies together.
+    model.id_of_piece.reserve(entries_.size());
+    for (const Entry* entry : by_id)
+      if (!add_piece(entry->piece, model)) refuse(*entry, "each piece once");
+  }
+
+ private:
+  struct Entry {
+    std::string piece;
+    int64_t id;
+  };
+
+  void add(const std::string& piece, const nlohmann::json& id) {
+    const bool is_id = id.is_number_unsigned() && id.get<uint64_t>() <= std::numeric_limits<int32_t>::max();
+    if (!is_id) refuse(piece, id, "an integer from 0 on");
+    entries_.push_back({piece, id.get<int64_t>()});
+  }
+
+  // As if the vocabulary had been kept in the document.
+  [[noreturn]] void refuse(const std::string& piece, const nlohmann::json& id, const std::string& expected) const {
+    const nlohmann::json document = {{"model", {{"vocab", {{piece, id}}}}}};
+    JsonValue(document, where_)["model"]["vocab"][piece].refuse(expected);
+  }
+  [[noreturn]] void refuse(const Entry& entry, const std::string& expected) const {
+    refuse(entry.piece, entry.id, expected);
+  }
+
+  const std::string& where_;
+  std::vector<Entry> entries_;
+};
 
 // "a b" or ["a", "b"].
 std::pair<std::string_view, std::string_view> merge_parts(const JsonValue& merges, int64_t index) {
@@ -122,7 +158,7 @@ void read_merges(const JsonValue& merges, Model& model) {
   }
 }
 
-void read_model(const JsonValue& json, const ByteAlphabet& alphabet, Model& model) {
+void read_model(const JsonValue& json, const Vocabulary& vocabulary, const ByteAlphabet& alphabet, Model& model) {
   if (const auto type = json.find("type"); type && type->string() != "BPE")
     type->refuse("\"BPE\" (no other model is supported)");
   expect_only(json, {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
@@ -132,7 +168,8 @@ void read_model(const JsonValue& json, const ByteAlphabet& alphabet, Model& mode
     if (const auto value = json.find(affix); value && !value->string().empty())
       value->refuse("no affix (not supported)");
 
-  read_vocab(json["vocab"], model);
+  json["vocab"].expect_object();
+  vocabulary.number(model);
   read_merges(json["merges"], model);
   for (int b = 0; b < 256; ++b) {
     std::string piece;
@@ -225,7 +262,8 @@ void read_decoder(const JsonValue& root, const ByteAlphabet& alphabet, Model& mo
 }  // namespace
 
 Model read_tokenizer_file(const std::string& path) {
-  const nlohmann::json document = read_json_file(path);
+  Vocabulary vocabulary(path);
+  const nlohmann::json document = read_json_file(path, kMaxFileBytes, vocabulary.members());
   const JsonValue root(document, path);
   root.expect_object();
   if (const auto version = root.find("version"); version && version->string() != "1.0") version->refuse("\"1.0\"");
@@ -237,7 +275,7 @@ Model read_tokenizer_file(const std::string& path) {
 
   Model model;
   const ByteAlphabet alphabet;
-  read_model(root["model"], alphabet, model);
+  read_model(root["model"], vocabulary, alphabet, model);
   if (const auto added = root.find("added_tokens")) read_added_tokens(*added, model);
   model.pre_tokenizer = read_pre_tokenizer(root["pre_tokenizer"]);
   read_decoder(root, alphabet, model);

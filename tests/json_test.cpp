@@ -58,6 +58,19 @@ TEST_CASE("parse_json refuses a key that occurs twice and deep nesting, by path"
   CHECK(parse_message(std::string(5'000'000, '[')).ends_with(": expected at most 128 levels of nesting, found more"));
 }
 
+TEST_CASE("members of one object can be handed over instead of stored") {
+  std::string seen;
+  const JsonMembers members{"$.m.v",
+                            [&](const std::string& key, const json& value) { seen += key + "=" + value.dump() + ";"; }};
+  const std::string text = R"({"v":{"x":1},"m":{"t":[{}],"v":{"b":1,"a":"s","b":null},"u":{"v":{"y":2}}},"w":3})";
+  CHECK(parse_json(text, "f", members) ==
+        json::parse(R"({"v":{"x":1},"m":{"t":[{}],"v":{},"u":{"v":{"y":2}}},"w":3})"));
+  CHECK(seen == "b=1;a=\"s\";b=null;");
+  CHECK(message_of([&] { parse_json(R"({"m":{"v":{"a":1,"b":[]}}})", "f", members); }) ==
+        "f: $.m.v.b: expected a plain value, found an array or object");
+  CHECK(parse_json(R"({"m":{"v":[1,{"a":2}]}})", "f", members)["m"]["v"][1]["a"] == 2);
+}
+
 TEST_CASE("a JsonValue names its place, what was expected and what was found") {
   const json document = parse_json(
       R"({"a":{"list":[1,2.5,"x",true,null,[],{"k":1}],"odd key":"v"},"big":1e30,"u":18446744073709551615})", "f");
