@@ -2,12 +2,12 @@
 
 #include "tests/support/attention_reference.h"
 #include "tests/support/backends.h"
+#include "tests/support/fixture.h"
 
-using namespace nanovlm;
-using namespace nanovlm::testing;
-using reference::AttentionSetting;
-
+namespace nanovlm::testing {
 namespace {
+
+using reference::AttentionSetting;
 
 enum class Mask { none, left, vlm, full, random };
 constexpr const char* kMaskNames[] = {"none", "left", "vlm", "full", "random"};
@@ -140,12 +140,13 @@ struct Forward {
 };
 
 template <class Backend>
-Forward forward(Backend backend, Operands& x) {
+Forward forward(Backend backend, Stream stream, Operands& x) {
   const AttentionSetting& s = x.setting;
   Forward out{Buffer(s.R() * s.H * s.D, x.dtype), Buffer(s.R() * s.H, DType::f32)};
   Buffer q = spread(x.q, s.H * s.D, x.q_stride, x.dtype), k = spread(x.k, s.G * s.D, x.k_stride, x.dtype);
   Buffer v = spread(x.v, s.G * s.D, x.v_stride, x.dtype);
-  kernels::attention(backend, {x.shape(), q, k, v, x.q_stride, x.k_stride, x.v_stride, out.o, out.lse}, Stream{});
+  kernels::attention(
+      backend, kernels::Attention{x.shape(), q, k, v, x.q_stride, x.k_stride, x.v_stride, out.o, out.lse}, stream);
   return out;
 }
 
@@ -154,14 +155,16 @@ struct Backward {
 };
 
 template <class Backend>
-Backward backward(Backend backend, Operands& x, Buffer o, Buffer lse) {
+Backward backward(Backend backend, Stream stream, Operands& x, Buffer o, Buffer lse) {
   const AttentionSetting& s = x.setting;
   Backward out{Buffer(s.R() * x.q_stride, x.dtype), Buffer(s.R() * x.k_stride, x.dtype),
                Buffer(s.R() * x.v_stride, x.dtype)};
   Buffer q = spread(x.q, s.H * s.D, x.q_stride, x.dtype), k = spread(x.k, s.G * s.D, x.k_stride, x.dtype);
   Buffer v = spread(x.v, s.G * s.D, x.v_stride, x.dtype), d_o(x.d_o, x.dtype);
-  kernels::attention_backward(
-      backend, {x.shape(), q, k, v, x.q_stride, x.k_stride, x.v_stride, o, d_o, lse, out.dq, out.dk, out.dv}, Stream{});
+  kernels::attention_backward(backend,
+                              kernels::AttentionBackward{x.shape(), q, k, v, x.q_stride, x.k_stride, x.v_stride, o, d_o,
+                                                         lse, out.dq, out.dk, out.dv},
+                              stream);
   return out;
 }
 
@@ -183,8 +186,8 @@ TEST_CASE("attention is as exact as the plain formula") {
   for_each_case([](Operands& x) {
     const auto exact = reference::attention<double>(x.setting, x.q, x.k, x.v, x.dtype);
     const auto plain = reference::attention<float>(x.setting, x.q, x.k, x.v, x.dtype);
-    for_each_backend([&](auto backend) {
-      const Forward got = forward(backend, x);
+    for_each_backend([&](auto backend, Stream stream) {
+      const Forward got = forward(backend, stream, x);
       check_close("o", got.o.values(), exact.o, plain.o);
       check_close("lse", got.lse.values(), exact.lse, plain.lse);
     });
@@ -200,8 +203,8 @@ TEST_CASE("attention's gradients are as exact as the plain formula") {
     const auto plain =
         reference::attention_backward<float>(x.setting, x.q, x.k, x.v, o.values(), lse.values(), x.d_o, x.dtype);
     const AttentionSetting& s = x.setting;
-    for_each_backend([&](auto backend) {
-      const Backward got = backward(backend, x, o, lse);
+    for_each_backend([&](auto backend, Stream stream) {
+      const Backward got = backward(backend, stream, x, o, lse);
       check_close("dq", gathered(got.dq, s.H * s.D, x.q_stride), exact.dq, plain.dq, exact.dq_terms);
       check_close("dk", gathered(got.dk, s.G * s.D, x.k_stride), exact.dk, plain.dk, exact.dk_terms);
       check_close("dv", gathered(got.dv, s.G * s.D, x.v_stride), exact.dv, plain.dv);
@@ -234,21 +237,85 @@ TEST_CASE("the formula of attention's gradients is the slope of attention") {
   }
 }
 
-TEST_CASE("attention gives the same bits every time, on one thread and on several") {
+// Runs both directions again and compares.
+template <class Backend>
+void check_same_bits(Backend backend, Stream stream, Operands& x, const Forward& out, const Backward& slope) {
+  const Forward again = forward(backend, stream, x);
+  const Backward slope_again = backward(backend, stream, x, out.o, out.lse);
+  CHECK((again.o.same_bits(out.o) && again.lse.same_bits(out.lse)));
+  CHECK(
+      (slope_again.dq.same_bits(slope.dq) && slope_again.dk.same_bits(slope.dk) && slope_again.dv.same_bits(slope.dv)));
+}
+
+TEST_CASE("attention gives the same bits every time") {
   for_each_case([](Operands& x) {
-    for_each_backend([&](auto backend) {
-      Forward first = forward(backend, x);
-      Backward slope = backward(backend, x, first.o, first.lse);
-      for (int threads : {1, 2, 3})
-        with_threads(threads, [&] {
-          const Forward again = forward(backend, x);
-          const Backward slope_again = backward(backend, x, first.o, first.lse);
-          CHECK((again.o.same_bits(first.o) && again.lse.same_bits(first.lse)));
-          CHECK((slope_again.dq.same_bits(slope.dq) && slope_again.dk.same_bits(slope.dk) &&
-                 slope_again.dv.same_bits(slope.dv)));
-        });
+    for_each_backend([&](auto backend, Stream stream) {
+      const Forward out = forward(backend, stream, x);
+      check_same_bits(backend, stream, x, out, backward(backend, stream, x, out.o, out.lse));
     });
   });
+}
+
+TEST_CASE("attention gives the same bits on one thread and on several") {
+  for_each_case([](Operands& x) {
+    for_each_backend([&](auto backend) {
+      const Forward out = forward(backend, {}, x);
+      const Backward slope = backward(backend, {}, x, out.o, out.lse);
+      for (int threads : {1, 3}) with_threads(threads, [&] { check_same_bits(backend, {}, x, out, slope); });
+    });
+  });
+}
+
+// PyTorch's tensors: [B, heads, T, D] there, rows of heads here.
+Values rows_of(const Values& x, int64_t heads, int64_t T, int64_t D) {
+  Values y(x.size());
+  for (int64_t i = 0; i < int64_t(x.size()); ++i) {
+    const int64_t d = i % D, t = i / D % T, h = i / D / T % heads, b = i / D / T / heads;
+    y[((b * T + t) * heads + h) * D + d] = x[i];
+  }
+  return y;
+}
+
+TEST_CASE("attention agrees with PyTorch, which passes the same rule") {
+  for (const auto& [operation, causal, cases] :
+       {std::tuple{"attention_causal_gqa", true, 6}, {"attention_bidirectional", false, 4}}) {
+    const OpFixture fixture(operation);
+    for (int k = 0; k < cases; ++k) {
+      CAPTURE(operation, k);
+      const Shape q = fixture.shape(k, "in.q"), keys = fixture.shape(k, "in.k");
+      const int64_t B = q[0], H = q[1], T = q[2], D = q[3], G = keys[1];
+      Case c{std::vector<int32_t>(B, T), int(H), int(G), int(D), causal, false};
+      Operands x(c, DType::f32, Random(1));
+      const auto rows = [&](const char* name, int64_t heads) { return rows_of(fixture(k, name), heads, T, D); };
+      x.q = rows("in.q", H), x.k = rows("in.k", G), x.v = rows("in.v", G), x.d_o = rows("upstream", H);
+      const Values mask = fixture(k, "const.mask");
+      x.setting.key_mask.assign(mask.begin(), mask.end());
+
+      const auto exact = reference::attention<double>(x.setting, x.q, x.k, x.v, x.dtype);
+      const auto plain = reference::attention<float>(x.setting, x.q, x.k, x.v, x.dtype);
+      const auto slope =
+          reference::attention_backward<double>(x.setting, x.q, x.k, x.v, exact.o, exact.lse, x.d_o, x.dtype);
+      const auto plain_slope =
+          reference::attention_backward<float>(x.setting, x.q, x.k, x.v, plain.o, plain.lse, x.d_o, x.dtype);
+      const auto check_all = [&](const Values& o, const Values& dq, const Values& dk, const Values& dv) {
+        check_close("o", o, exact.o, plain.o);
+        check_close("dq", dq, slope.dq, plain_slope.dq, slope.dq_terms);
+        check_close("dk", dk, slope.dk, plain_slope.dk, slope.dk_terms);
+        check_close("dv", dv, slope.dv, plain_slope.dv);
+      };
+      // For rows left without keys PyTorch's gradient is not its output's slope: it recomputes their probabilities from
+      // a log-sum-exp near -3e38, in which log(number of keys) is lost, so that each is 1.
+      const bool comparable = operation != std::string("attention_causal_gqa") || (k != 3 && k != 4);
+      if (comparable) check_all(rows("out", H), rows("grad.q", H), rows("grad.k", G), rows("grad.v", G));
+      if (!comparable) check_close("PyTorch's o", rows("out", H), exact.o, plain.o);
+      for_each_backend([&](auto backend, Stream stream) {
+        const Forward out = forward(backend, stream, x);
+        const Backward got = backward(backend, stream, x, out.o, out.lse);
+        check_all(out.o.values(), gathered(got.dq, H * D, x.q_stride), gathered(got.dk, G * D, x.k_stride),
+                  gathered(got.dv, G * D, x.v_stride));
+      });
+    }
+  }
 }
 
 struct DecodeCase {
@@ -288,19 +355,21 @@ TEST_CASE("attention_decode is as exact as the plain formula") {
         append(plain, reference::attention<float>(s, queries, slice(k.values()), slice(v.values()), dtype).o);
       }
 
+      const auto decode = [&](auto backend, Stream stream) {
+        Buffer o(B * c.H * c.D, dtype);
+        kernels::attention_decode(
+            backend, kernels::AttentionDecode{q, k, v, c.lengths.data(), o, B, c.capacity, c.H, c.G, c.D, scale, dtype},
+            stream);
+        return o;
+      };
+      for_each_backend(
+          [&](auto backend, Stream stream) { check_close("o", decode(backend, stream).values(), exact, plain); });
       for_each_backend([&](auto backend) {
-        const auto decode = [&] {
-          Buffer o(B * c.H * c.D, dtype);
-          kernels::attention_decode(backend, {q, k, v, c.lengths.data(), o, B, c.capacity, c.H, c.G, c.D, scale, dtype},
-                                    Stream{});
-          return o;
-        };
-        const Buffer o = decode();
-        check_close("o", o.values(), exact, plain);
-        with_threads(1, [&] { CHECK(decode().same_bits(o)); });
-        with_threads(3, [&] { CHECK(decode().same_bits(o)); });
+        const Buffer o = decode(backend, {});
+        for (int threads : {1, 3}) with_threads(threads, [&] { CHECK(decode(backend, {}).same_bits(o)); });
       });
     }
 }
 
 }  // namespace
+}  // namespace nanovlm::testing

@@ -1,12 +1,11 @@
 #include "kernels/matmul/matmul.h"
 
 #include "tests/support/backends.h"
+#include "tests/support/fixture.h"
 #include "tests/support/reference.h"
 #include "tests/support/tolerance.h"
 
-using namespace nanovlm;
-using namespace nanovlm::testing;
-
+namespace nanovlm::testing {
 namespace {
 
 struct Case {
@@ -20,8 +19,8 @@ constexpr Case kCases[] = {{1, 1, 1},    {3, 5, 7},    {1, 200, 64},  {2, 33, 31
 
 // Whether what a case multiplies is stored transposed, what is added to the product, and what is stored.
 struct Variant {
-  bool transpose_a, transpose_b, bias, accumulate;
-  DType in, out;
+  bool transpose_a = false, transpose_b = false, bias = false, accumulate = false;
+  DType in = DType::f32, out = DType::f32;
 };
 
 template <class F>
@@ -64,13 +63,13 @@ TEST_CASE("matmul is as exact as the plain formula") {
       };
       const Values exact = formula(0.0), plain = formula(0.0f);
 
-      for_each_backend([&](auto backend) {
+      for_each_backend([&](auto backend, Stream stream) {
         const auto run = [&] {
           Buffer c = v.accumulate ? before : Buffer(s.M * s.N, v.out);
           kernels::matmul(backend,
-                          {a, b, c, v.bias ? static_cast<float*>(bias) : nullptr, s.M, s.N, s.K, v.transpose_a,
-                           v.transpose_b, v.accumulate, v.in, v.out},
-                          Stream{});
+                          kernels::Matmul{a, b, c, v.bias ? static_cast<float*>(bias) : nullptr, s.M, s.N, s.K,
+                                          v.transpose_a, v.transpose_b, v.accumulate, v.in, v.out},
+                          stream);
           return c;
         };
         const Buffer c = run();
@@ -86,18 +85,18 @@ TEST_CASE("a product over no terms is the bias, or leaves what was there") {
     Random random(1);
     Buffer a(0, v.in), b(0, v.in), bias = random.normal(s.N, DType::f32), before = random.normal(s.M * s.N, v.out);
     const Values exact = product<float>(s, v, {}, {}, bias.values(), before.values());
-    for_each_backend([&](auto backend) {
+    for_each_backend([&](auto backend, Stream stream) {
       Buffer c = v.accumulate ? before : Buffer(s.M * s.N, v.out);
       kernels::matmul(backend,
-                      {a, b, c, v.bias ? static_cast<float*>(bias) : nullptr, s.M, s.N, s.K, v.transpose_a,
-                       v.transpose_b, v.accumulate, v.in, v.out},
-                      Stream{});
+                      kernels::Matmul{a, b, c, v.bias ? static_cast<float*>(bias) : nullptr, s.M, s.N, s.K,
+                                      v.transpose_a, v.transpose_b, v.accumulate, v.in, v.out},
+                      stream);
       CHECK(max_error(c.values(), exact) == 0);
     });
   });
 }
 
-TEST_CASE("column_sum is as exact as the plain formula, whatever the number of threads") {
+TEST_CASE("column_sum is as exact as the plain formula") {
   for (auto [R, N] : {std::pair<int64_t, int64_t>{1, 1}, {0, 3}, {3, 31}, {33, 65}, {200, 130}, {1000, 64}, {2, 3000}})
     for (DType dtype : kFloatDTypes) {
       INFO("R " << R << ", N " << N << ", " << name_of(dtype));
@@ -114,17 +113,54 @@ TEST_CASE("column_sum is as exact as the plain formula, whatever the number of t
         return y;
       };
       const Values exact = formula(0.0), plain = formula(0.0f);
-      for_each_backend([&](auto backend) {
-        const auto run = [&] {
-          Buffer y = before;
-          kernels::column_sum(backend, {x, y, R, N, dtype}, Stream{});
-          return y;
-        };
-        const Buffer y = run();
+      const auto run = [&](auto backend, Stream stream) {
+        Buffer y = before;
+        kernels::column_sum(backend, kernels::ColumnSum{x, y, R, N, dtype}, stream);
+        return y;
+      };
+      for_each_backend([&](auto backend, Stream stream) {
+        const Buffer y = run(backend, stream);
         check_close("y", y.values(), exact, plain);
-        with_threads(1, [&] { CHECK(run().same_bits(y)); });
+        CHECK(run(backend, stream).same_bits(y));
+      });
+      for_each_backend([&](auto backend) {
+        const Buffer y = run(backend, {});
+        with_threads(1, [&] { CHECK(run(backend, {}).same_bits(y)); });
       });
     }
 }
 
+// y = x weight^T (+ bias), and its three gradients
+TEST_CASE("matmul and column_sum agree with PyTorch's linear layer, which passes the same rule") {
+  const OpFixture fixture("linear");
+  for (int k = 0; k < 4; ++k) {
+    CAPTURE(k);
+    const Values x = fixture(k, "in.x"), weight = fixture(k, "in.weight"), bias = fixture(k, "in.bias");
+    const Values dy = fixture(k, "upstream");
+    const int64_t N = fixture.shape(k, "in.weight")[0], K = fixture.shape(k, "in.weight")[1], R = x.size() / K;
+    const auto check_product = [&](const char* what, const char* theirs, const Case& s, Variant v, const Values& a,
+                                   const Values& b, const Values& bias) {
+      v.bias = !bias.empty();
+      const Values exact = product<double>(s, v, a, b, bias, {}), plain = product<float>(s, v, a, b, bias, {});
+      check_close(what, fixture(k, theirs), exact, plain);
+      for_each_backend([&](auto backend, Stream stream) {
+        Buffer left(a, v.in), right(b, v.in), added(bias, v.in), c(s.M * s.N, v.out);
+        kernels::matmul(
+            backend,
+            kernels::Matmul{left, right, c, added, s.M, s.N, s.K, v.transpose_a, v.transpose_b, false, v.in, v.out},
+            stream);
+        check_close(what, c.values(), exact, plain);
+      });
+    };
+    check_product("y", "out", {R, N, K}, {false, true}, x, weight, bias);
+    check_product("dx", "grad.x", {R, K, N}, {false, false}, dy, weight, {});
+    check_product("dweight", "grad.weight", {N, K, R}, {true, false}, dy, x, {});
+    if (bias.empty()) continue;
+    const Case ones{1, N, R};  // the sum of columns is a product with ones
+    check_close("dbias", fixture(k, "grad.bias"), product<double>(ones, {}, Values(R, 1), dy, {}, {}),
+                product<float>(ones, {}, Values(R, 1), dy, {}, {}));
+  }
+}
+
 }  // namespace
+}  // namespace nanovlm::testing

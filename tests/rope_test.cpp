@@ -2,10 +2,9 @@
 
 #include "tests/support/attention_reference.h"
 #include "tests/support/backends.h"
+#include "tests/support/fixture.h"
 
-using namespace nanovlm;
-using namespace nanovlm::testing;
-
+namespace nanovlm::testing {
 namespace {
 
 struct Case {
@@ -32,20 +31,21 @@ TEST_CASE("rope is as exact as the plain formula, in both directions and in plac
         };
         const Values exact = formula(0.0), plain = formula(0.0f);
 
-        for_each_backend([&](auto backend) {
-          const auto rope = [&](Buffer& from, Buffer& to) {
-            kernels::rope(backend, {from, to, cos, sin, positions, c.R, c.H, c.D, inverse, dtype}, Stream{});
-          };
+        const auto rope = [&](auto backend, Stream stream, Buffer& from, Buffer& to) {
+          kernels::rope(backend, kernels::Rope{from, to, cos, sin, positions, c.R, c.H, c.D, inverse, dtype}, stream);
+        };
+        for_each_backend([&](auto backend, Stream stream) {
           Buffer y(c.R * c.H * c.D, dtype), in_place = x;
-          rope(x, y);
+          rope(backend, stream, x, y);
           check_close("y", y.values(), exact, plain);
-          rope(in_place, in_place);
+          rope(backend, stream, in_place, in_place);
           CHECK(in_place.same_bits(y));
-          with_threads(1, [&] {
-            Buffer again(c.R * c.H * c.D, dtype);
-            rope(x, again);
-            CHECK(again.same_bits(y));
-          });
+        });
+        for_each_backend([&](auto backend) {
+          Buffer y(c.R * c.H * c.D, dtype), again = y;
+          rope(backend, {}, x, y);
+          with_threads(1, [&] { rope(backend, {}, x, again); });
+          CHECK(again.same_bits(y));
         });
       }
 }
@@ -64,4 +64,48 @@ TEST_CASE("the inverse of rope is its gradient") {
       "dx", [&](const Values& x) { return dot(rope(x, false), dy); }, x, rope(dy, true));
 }
 
+// q and k of PyTorch's results: [B, heads, T, D] there, rows of heads here; its output holds q's heads, then k's.
+TEST_CASE("rope agrees with PyTorch, which passes the same rule") {
+  const OpFixture fixture("rope");
+  for (int k = 0; k < 4; ++k)
+    for (const bool keys : {false, true}) {
+      const Shape q = fixture.shape(k, "in.q"), shape = fixture.shape(k, keys ? "in.k" : "in.q");
+      const int64_t B = shape[0], heads = shape[1], T = shape[2], D = shape[3];
+      const int64_t all = fixture.shape(k, "out")[1], first = keys ? q[1] : 0;
+      CAPTURE(k, keys);
+      // Head h of a tensor with `of` heads, from its head `from` on
+      const auto rows = [&](const std::string& name, int64_t of, int64_t from) {
+        const Values x = fixture(k, name);
+        Values y(B * T * heads * D);
+        for (int64_t i = 0; i < int64_t(y.size()); ++i) {
+          const int64_t d = i % D, h = i / D % heads, t = i / D / heads % T, b = i / D / heads / T;
+          y[i] = x[((b * of + from + h) * T + t) * D + d];
+        }
+        return y;
+      };
+      const Values cos_values = fixture(k, "const.cos"), sin_values = fixture(k, "const.sin");  // [B, T, D]
+      std::vector<int32_t> positions(B * T);
+      for (size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<int32_t>(i);
+      Buffer cos(cos_values, DType::f32), sin(sin_values, DType::f32);
+      Buffer at(Values(positions.begin(), positions.end()), DType::i32);
+
+      for (const bool inverse : {false, true}) {
+        const Values x = inverse ? rows("upstream", all, first) : rows(keys ? "in.k" : "in.q", heads, 0);
+        const Values theirs = inverse ? rows(keys ? "grad.k" : "grad.q", heads, 0) : rows("out", all, first);
+        const auto formula = [&]<class Real>(Real) {
+          return reference::rope<Real>(x, cos_values, sin_values, positions, heads, D, inverse, DType::f32);
+        };
+        const Values exact = formula(0.0), plain = formula(0.0f);
+        check_close("PyTorch's y", theirs, exact, plain);
+        for_each_backend([&](auto backend, Stream stream) {
+          Buffer from(x, DType::f32), y(x.size(), DType::f32);
+          kernels::rope(backend, kernels::Rope{from, y, cos, sin, at, B * T, int(heads), int(D), inverse, DType::f32},
+                        stream);
+          check_close("y", y.values(), exact, plain);
+        });
+      }
+    }
+}
+
 }  // namespace
+}  // namespace nanovlm::testing
