@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <iostream>
 #include <unordered_set>
 
 #include "kernels/elementwise/elementwise.h"
@@ -34,6 +36,17 @@ Tensor accumulate(Tensor a, Tensor b, bool a_is_ours) {
     kernels::add(backend, {a.data(), b.data(), y.data(), a.numel(), a.dtype(), b.dtype(), y.dtype()}, stream);
   });
   return y;
+}
+
+// From NANOVLM_DEBUG=3 on: the graph as it is made and run. From 4 on: the first operation that makes a number that is
+// not finite throws and is named.
+void observe(const char* stage, const char* name, const Tensor& x) {
+  if (!x.defined() || x.device().context().debug < 3) return;
+  std::cerr << stage << ' ' << name << ' ' << x.shape() << ' ' << x.dtype() << '\n';
+  if (x.device().context().debug < 4 || (x.dtype() != DType::f32 && x.dtype() != DType::bf16)) return;
+  const std::vector<float> values = to_host(x);
+  for (size_t i = 0; i < values.size(); ++i)
+    check(std::isfinite(values[i]), name, ": ", stage, ": element ", i, " of ", x.shape(), " is ", values[i]);
 }
 
 void check_gradient(const Node& node, size_t i, const Tensor& gradient) {
@@ -71,6 +84,7 @@ void run(Node& node, const std::function<void(Leaf&)>& leaf_done) {
     if (!needs[i]) continue;
     check(gradients[i].defined(), node.name, ": no gradient for input ", i, ", which needs one");
     check_gradient(node, i, gradients[i]);
+    observe("gradient", node.name, gradients[i]);
     if (input.leaf) {
       input.leaf->grad = accumulate(std::move(input.leaf->grad), std::move(gradients[i]), true);
       if (--input.leaf->uses == 0 && leaf_done) leaf_done(*input.leaf);
@@ -87,6 +101,7 @@ void run(Node& node, const std::function<void(Leaf&)>& leaf_done) {
 
 void Node::record(const char* name, std::vector<Tensor*> outputs, const std::vector<Tensor>& inputs,
                   BackwardFn backward) {
+  for (const Tensor* output : outputs) observe("forward", name, *output);
   const bool needed = std::any_of(inputs.begin(), inputs.end(), [](const Tensor& x) { return x.requires_grad(); });
   if (!needed || !outputs[0]->device().context().record_gradients) return;
 
