@@ -13,15 +13,12 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <nlohmann/json_fwd.hpp>
 
 namespace nanovlm {
 
-// Parses exactly one JSON value (RFC 8259, UTF-8). Refused with an Error that begins with `where`: syntax errors (with
-// line and column), a byte order mark, invalid UTF-8, bytes after the value, a key that occurs twice in an object (with
-// its path), more than 128 levels of nesting, numbers that overflow a double.
-//
 // An object too large to be worth storing, such as a vocabulary, can be read member by member: `each` gets those of the
 // object at `path` ("$.model.vocab"), in the file's order, and the document keeps it without them. Its values must be
 // plain, and whether its keys differ is for `each` to see.
@@ -29,6 +26,10 @@ struct JsonMembers {
   std::string path;
   std::function<void(const std::string& key, const nlohmann::json& value)> each;
 };
+
+// Parses exactly one JSON value (RFC 8259, UTF-8). Refused with an Error that begins with `where`: syntax errors (with
+// line and column), a byte order mark, invalid UTF-8, bytes after the value, a key that occurs twice in an object (with
+// its path), more than 128 levels of nesting, numbers that overflow a double.
 nlohmann::json parse_json(std::string_view text, const std::string& where, const JsonMembers& members = {});
 
 // The same for a file. Error too if it can't be read, is no regular file, or holds more than max_bytes.
@@ -40,7 +41,6 @@ nlohmann::json read_json_file(const std::string& path, int64_t max_bytes = int64
 class JsonValue {
  public:
   JsonValue(const nlohmann::json& document, const std::string& where) : value_(&document), place_(where + ": $") {}
-
   JsonValue(const nlohmann::json&& document, const std::string& where) = delete;  // it would not outlive this call
 
   JsonValue operator[](std::string_view key) const;           // the value must be an object that has the key
