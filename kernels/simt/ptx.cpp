@@ -77,8 +77,8 @@ struct LdmatrixSlot {
   uint32_t r[4];
 };
 
-// PTX ISA 9.7.15.5.15: thread 8i + j brings the address of row j of matrix i; thread l receives elements 2(l%4) and
-// 2(l%4)+1 of row l/4 of each matrix, the first in the low half.
+// PTX ISA, "Warp-level matrix load instruction: ldmatrix": thread 8i + j brings the address of row j of matrix i;
+// thread l receives elements 2(l%4) and 2(l%4)+1 of row l/4 of each matrix, the first in the low half.
 template <int kMatrices, bool kTranspose>
 void complete_ldmatrix(void* const* slots, uint32_t, Block&) {
   for (int i = 0; i < kMatrices; ++i) {
@@ -130,7 +130,7 @@ struct MmaSlot {
   const uint32_t *a, *b;
 };
 
-// PTX ISA 9.7.15.5.8, matrix fragments for mma.m16n8k16 with floating point type. Element i of a lane's fragment, with
+// PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type". Element i of a lane's fragment, with
 // g = lane / 4 and t = lane % 4:
 //   a_i: row g + 8 (i/2 odd),  column 2t + i%2 + 8 (i >= 4)
 //   b_i: row 2t + i%2 + 8 (i >= 2),  column g

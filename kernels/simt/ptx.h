@@ -10,7 +10,7 @@
 
 namespace nanovlm::simt {
 
-// Loads or stores of 8 or 16 bytes: ld/st with .v2.b32 and .v4.b32, PTX ISA 9.7.9.8 and 9.7.9.11.
+// Loads or stores of 8 or 16 bytes: PTX ISA, "ld" and "st", with .v2.b32 and .v4.b32.
 void load(void* to, const void* from, int bytes, Where where);
 void store(void* to, const void* from, int bytes, Where where);
 
@@ -50,7 +50,7 @@ void st8(T* to, const Vec<T, 8 / sizeof(T)>& value, Where where = Where::here())
 }
 
 // Starts copying 16 bytes from global to shared memory; the bytes from valid_bytes on become zeros and are not read.
-// cp.async.cg.shared.global, PTX ISA 9.7.9.25.3.
+// PTX ISA, "cp.async": cp.async.cg.shared.global.
 void cp_async16(void* shared, const void* global, int valid_bytes = 16, Where where = Where::here());
 void cp_async_commit(Where where = Where::here());
 void cp_async_wait_newest(int groups_left, Where where);
@@ -62,7 +62,7 @@ void cp_async_wait(Where where = Where::here()) {
 
 // Loads 8x8 matrices of 16-bit values from shared memory: lanes 8i ... 8i+7 bring the rows of matrix i, 16 bytes each.
 // Lane l receives of each matrix row l/4, columns 2(l%4) and 2(l%4)+1; with _trans, of its transpose.
-// ldmatrix.sync.aligned.m8n8.x{2,4}{.trans}.shared.b16, PTX ISA 9.7.15.5.15.
+// PTX ISA, "Warp-level matrix load instruction: ldmatrix": .m8n8.x{2,4}{.trans}.shared.b16.
 void ldmatrix_x4(uint32_t (&r)[4], const void* row, Where where = Where::here());
 void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, Where where = Where::here());
 void ldmatrix_x2(uint32_t (&r)[2], const void* row, Where where = Where::here());
@@ -72,13 +72,13 @@ void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row, Where where = Where::h
 //   a[0] (g, 2t..2t+1)    a[1] (g+8, 2t..)    a[2] (g, 2t+8..)    a[3] (g+8, 2t+8..)       (row, columns)
 //   b[0] (2t..2t+1, g)    b[1] (2t+8..2t+9, g)                                             (rows, column)
 //   d[0], d[1] (g, 2t..2t+1)    d[2], d[3] (g+8, 2t..2t+1)
-// mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32, PTX ISA 9.7.15.5.8.
+// PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type".
 void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Where where = Where::here());
 
-// 2^x to about 2 ulp, subnormals as zero: ex2.approx.ftz.f32, PTX ISA 9.7.3.21.
+// 2^x to about 2 ulp, subnormals as zero: PTX ISA, "ex2": ex2.approx.ftz.f32.
 float ex2(float x);
 
-// Rounds to nearest even: cvt.rn.bf16.f32 and cvt.rn.bf16x2.f32, PTX ISA 9.7.9.23. A NaN is the canonical one.
+// Rounds to nearest even: PTX ISA, "cvt": cvt.rn.bf16.f32 and cvt.rn.bf16x2.f32. A NaN is the canonical one.
 inline bf16 to_bf16(float x) {
   bf16 y(x);
   if (x != x) y.bits = 0x7fff;

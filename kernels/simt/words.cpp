@@ -16,7 +16,7 @@ struct ShuffleSlot {
   Where where;
 };
 
-// The lane a shuffle reads from: PTX ISA 9.7.9.6, shfl.sync, with the clamp and segment that CUDA's width stands for.
+// The lane a shuffle reads from: PTX ISA, "shfl.sync", with the clamp and segment that CUDA's width stands for.
 int source_lane(const ShuffleSlot& slot, int lane) {
   const int segment = lane & ~(slot.width - 1), last = segment + slot.width - 1;
   switch (slot.kind) {
