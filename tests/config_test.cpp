@@ -1,0 +1,97 @@
+// config.json: nanoVLM's own files, and what is refused.
+#include "model/config.h"
+
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "engine/device.h"
+#include "engine/json.h"
+#include "model/vision_language_model.h"
+#include "tests/support/golden.h"
+
+using namespace nanovlm;
+using namespace nanovlm::testing;
+
+namespace {
+
+// The message that a configuration with one changed field is refused with.
+std::string refusal(const std::string& key, const nlohmann::json& value) {
+  nlohmann::json document = parse_json(to_json_text({}), "defaults");
+  document[key] = value;
+  std::vector<std::string> warnings;
+  try {
+    parse_config(document, "config.json", warnings);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+}  // namespace
+
+TEST_CASE("the default configuration is nanoVLM's 222M model") {
+  const VLMConfig config;
+  CHECK_NOTHROW(config.validate("default"));
+  CHECK(config.parameter_count() == 222081600);
+  CHECK(config.image_tokens() == 49);
+  CHECK(config.lm_head_dim() == 64);
+}
+
+TEST_CASE("nanoVLM's files are read, and written as nanoVLM writes them") {
+  for (const std::string name : {"tiny-v1/base", "tiny-v1/untied", "tiny-v1/rope-scaled", "full-v1"}) {
+    INFO(name);
+    std::vector<std::string> warnings;
+    const VLMConfig config = load_config(fixture(name), warnings);
+    CHECK(warnings.empty());
+    std::ifstream file(fixture(name) + "/config.json");
+    const std::string original((std::istreambuf_iterator<char>(file)), {});
+    CHECK(nlohmann::ordered_json::parse(to_json_text(config)) == nlohmann::ordered_json::parse(original));
+  }
+}
+
+TEST_CASE("wrong values are refused with field, value and rule") {
+  CHECK_THAT(refusal("vit_n_heads", 7), Catch::Contains("vit_hidden_dim is 768") && Catch::Contains("vit_n_heads = 7"));
+  CHECK_THAT(refusal("lm_n_kv_heads", 2), Catch::Contains("lm_n_heads is 9") && Catch::Contains("multiple"));
+  CHECK_THAT(refusal("lm_n_heads", 0), Catch::Contains("lm_n_heads is 0"));
+  CHECK_THAT(refusal("vit_patch_size", 0), Catch::Contains("vit_patch_size is 0"));
+  CHECK_THAT(refusal("vit_patch_size", 300), Catch::Contains("vit_img_size is 224"));
+  CHECK_THAT(refusal("mp_pixel_shuffle_factor", 3),
+             Catch::Contains("mp_pixel_shuffle_factor is 3") && Catch::Contains("14"));
+  CHECK_THAT(refusal("IMAGE_TOKEN_LENGTH", 64), Catch::Contains("IMAGE_TOKEN_LENGTH is 64") && Catch::Contains("49"));
+  CHECK_THAT(refusal("lm_vocab_size", -1), Catch::Contains("lm_vocab_size is -1"));
+  CHECK_THAT(refusal("lm_vocab_size", int64_t{1} << 40), Catch::Contains("lm_vocab_size"));
+  CHECK_THAT(refusal("lm_eos_token_id", 49152), Catch::Contains("lm_eos_token_id is 49152"));
+  CHECK_THAT(refusal("lm_rms_eps", 0.0), Catch::Contains("lm_rms_eps is 0"));
+  CHECK_THAT(refusal("vit_dropout", 0.1), Catch::Contains("vit_dropout is 0.1"));
+  CHECK_THAT(refusal("vit_cls_flag", true), Catch::Contains("vit_cls_flag"));
+  CHECK_THAT(refusal("lm_hidden_dim", 567), Catch::Contains("lm_hidden_dim / lm_n_heads is 63"));
+  CHECK_THAT(refusal("vit_hidden_dim", "768"), Catch::Contains("$.vit_hidden_dim") && Catch::Contains("integer"));
+  CHECK_THAT(refusal("lm_tie_weights", 1), Catch::Contains("$.lm_tie_weights"));
+  CHECK_THAT(refusal("lm_re_base", nullptr), Catch::Contains("$.lm_re_base"));
+}
+
+TEST_CASE("all wrong values are listed at once") {
+  nlohmann::json document = parse_json(to_json_text({}), "defaults");
+  document["vit_n_heads"] = 7;
+  document["lm_n_kv_heads"] = 2;
+  std::vector<std::string> warnings;
+  CHECK_THROWS_WITH(parse_config(document, "x", warnings),
+                    Catch::Contains("vit_n_heads = 7") && Catch::Contains("lm_n_kv_heads = 2"));
+}
+
+TEST_CASE("an unknown key is a warning, a missing one its default") {
+  std::vector<std::string> warnings;
+  const VLMConfig config = parse_config(parse_json("{\"colour\": 3}", "x"), "x", warnings);
+  REQUIRE(warnings.size() == 1);
+  CHECK_THAT(warnings[0], Catch::Contains("\"colour\""));
+  CHECK(config.lm_n_blocks == 30);
+}
+
+TEST_CASE("a configuration is refused before anything is allocated") {
+  VLMConfig config;
+  config.lm_n_kv_heads = 2;
+  const Device device = Device::open("cpu");
+  CHECK_THROWS_WITH(VisionLanguageModel(config, device), Catch::Contains("lm_n_kv_heads"));
+  CHECK(device.context().memory.report().peak == 0);
+}
