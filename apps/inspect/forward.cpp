@@ -173,6 +173,7 @@ void write(const std::string& path, const Result& result, const Device& device) 
 void inspect_forward(const Settings& s) {
   const BatchFile file(s.batch);
   check(s.index < file.size(), s.batch, ": expected a batch number below ", file.size(), ", found --index ", s.index);
+  if (file.size() > 1) note("inspect", {text(s.batch, " holds ", file.size(), " batches; this is number ", s.index)});
   const Batch batch = file.read(s.index);
   const Device device = Device::open(s.device);
   std::vector<std::string> warnings;

@@ -88,7 +88,8 @@ double mean_of_channel(const Seen& seen, size_t c) {
 
 void print_picture(const Image& image) {
   constexpr int kWidth = 56;
-  const Image small = resize(image, std::min(kWidth, image.width), std::min(kWidth, image.height) / 2 * 2);
+  const int side = std::clamp(image.width / 2 * 2, 2, kWidth);
+  const Image small = resize(image, side, side);
   const auto code = [&](int x, int y) {
     const uint8_t* p = &small.rgb[3 * static_cast<size_t>(y * small.width + x)];
     return text(int{p[0]}, ";", int{p[1]}, ";", int{p[2]});
