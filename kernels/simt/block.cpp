@@ -26,7 +26,8 @@ std::string mask_text(uint32_t mask) {
 uint32_t above(int lane) { return lane == kWarpLanes - 1 ? 0 : ~uint32_t{0} << (lane + 1); }
 }  // namespace
 
-Block::Block() : fibers_(fiber_entry, kMaxThreads), shared_(kSharedArena), threads_(kMaxThreads) {}
+Block::Block()
+    : fibers_(fiber_entry, kMaxThreads), shared_(kSharedArena), threads_(kMaxThreads), copies_(kMaxThreads) {}
 Block::~Block() = default;
 
 void Block::run(const Launch& launch, const Options& options, Index index, uint64_t seed, Checker* checker) {
@@ -62,13 +63,14 @@ void Block::start(Index index, uint64_t seed) {
   index_ = index, random_ = seed;
   const LaunchShape& shape = launch_->shape;
   count_ = static_cast<int>(shape.block.count());
+  in_one_row_ = shape.block.x == count_;
   warps_ = (count_ + kWarpLanes - 1) / kWarpLanes;
   at_barrier_ = returned_ = since_progress_ = 0;
   calls_at_tick_ = -1;
   for (int t = 0; t < count_; ++t) {
     Thread& thread = threads_[t];
-    thread.fiber = nullptr, thread.state = Thread::State::ready, thread.operation = "", thread.where = {};
-    thread.copies.clear(), thread.copy_groups = 0;
+    thread.fiber = nullptr, thread.operation = "", thread.where = {};
+    copies_[t].copies.clear(), copies_[t].groups = 0;
   }
   for (int w = 0; w < warps_; ++w) {
     const int lanes = std::min(kWarpLanes, count_ - w * kWarpLanes);
@@ -97,7 +99,7 @@ Index Block::thread_index(int thread) const {
 
 void Block::set_current(int thread) {
   current_ = thread;
-  if (launch_->shape.block.x == count_) {  // spares three divisions a switch
+  if (in_one_row_) {  // spares a switch three divisions
     threadIdx = {static_cast<unsigned>(thread), 0, 0};
   } else {
     const Index i = thread_index(thread);
@@ -142,11 +144,10 @@ void Block::fiber_loop() {
 int Block::retire_current() {
   const int warp = current_ / kWarpLanes;
   const uint32_t bit = uint32_t{1} << lane();
-  threads_[current_].state = Thread::State::returned;
   gone_[warp] |= bit;
   ++returned_, ++calls_;
   since_progress_ = 0;
-  make_waiting(Thread::State::returned);
+  make_waiting();
   if (at_barrier_ > 0) fail_divergent(-1);
   for (uint32_t left = meeting_[warp]; left != 0; left &= left - 1) {
     const int t = warp * kWarpLanes + std::countr_zero(left);
@@ -171,16 +172,10 @@ void Block::suspend() {
   switch_fiber(*self, *to.fiber);
 }
 
-void Block::make_waiting(Thread::State state) {
+void Block::make_waiting() {
   const int warp = current_ / kWarpLanes;
-  threads_[current_].state = state;
   ready_[warp] &= ~(uint32_t{1} << lane());
   if (ready_[warp] == 0) ready_warps_ &= ~(uint32_t{1} << warp);
-}
-
-void Block::make_ready(int warp, uint32_t lanes) {
-  ready_[warp] |= lanes;
-  ready_warps_ |= uint32_t{1} << warp;
 }
 
 uint64_t Block::random() {  // splitmix64
@@ -239,24 +234,19 @@ int Block::pick() {
 void Block::meet_block(Where where) {
   note("__syncthreads", where);
   if (returned_ > 0) fail_divergent(current_);
-  if (at_barrier_ > 0) {
-    const int other =
-        static_cast<int>(std::find_if(threads_.begin(), threads_.begin() + count_,
-                                      [](const Thread& t) { return t.state == Thread::State::at_block_barrier; }) -
-                         threads_.begin());
-    if (!(threads_[other].where == where))
-      fail(where, "divergent barrier: __syncthreads here, but thread ", text_of(thread_index(other)),
-           " of the block is at the one at ", threads_[other].where);
-  }
+  if (at_barrier_ == 0) first_at_barrier_ = current_;
+  if (const Thread& first = threads_[first_at_barrier_]; !(first.where == where))
+    fail(where, "divergent barrier: __syncthreads here, but thread ", text_of(thread_index(first_at_barrier_)),
+         " of the block is at the one at ", first.where);
   if (++at_barrier_ < count_) {
-    make_waiting(Thread::State::at_block_barrier);
+    make_waiting();
     suspend();
     return;
   }
   at_barrier_ = 0, since_progress_ = 0;
   collectives_ += warps_;
-  for (int t = 0; t < count_; ++t) threads_[t].state = Thread::State::ready;
-  for (int w = 0; w < warps_; ++w) make_ready(w, ~absent_[w]);
+  for (int w = 0; w < warps_; ++w) ready_[w] = ~absent_[w];
+  ready_warps_ = ~uint32_t{0} >> (kMaxWarps - warps_);
   draw_priorities();
   if (checker_) checker_->block_barrier();
 }
@@ -284,16 +274,15 @@ void Block::meet_warp(const char* operation, uint32_t mask, void* slot, Complete
   const uint32_t here = meeting_[warp] | uint32_t{1} << lane(), expected = mask & ~absent_[warp];
   if ((here & expected) != expected) {
     meeting_[warp] = here;
-    make_waiting(Thread::State::at_warp_meeting);
+    make_waiting();
     suspend();
     return;
   }
   complete(slots_ + warp * kWarpLanes, expected, *this);
   if (checker_) checker_->warp_met(warp);
   meeting_[warp] = here & ~expected;
-  for (uint32_t left = expected; left != 0; left &= left - 1)
-    threads_[warp * kWarpLanes + std::countr_zero(left)].state = Thread::State::ready;
-  make_ready(warp, expected);
+  ready_[warp] |= expected;
+  ready_warps_ |= uint32_t{1} << warp;
   since_progress_ = 0;
   ++collectives_;
 }
@@ -347,28 +336,27 @@ char* Block::declare_shared(const SharedKey& key, int64_t bytes) {
 
 void Block::issue_copy(const AsyncCopy& copy, Where where) {
   note("cp_async", where);
-  Thread& thread = threads_[current_];
-  thread.copies.push_back(copy);
-  thread.copies.back().group = thread.copy_groups;
+  CopyQueue& queue = copies_[current_];
+  queue.copies.push_back(copy);
+  queue.copies.back().group = queue.groups;
   if (checker_) checker_->copy_issued(copy, where);
   if (options_->copies == Copies::early) perform(copy);
 }
 
 void Block::commit_copies(Where where) {
   note("cp_async_commit", where);
-  ++threads_[current_].copy_groups;
+  ++copies_[current_].groups;
 }
 
 void Block::wait_copies(int newest_groups_left, Where where) {
   note("cp_async_wait", where);
-  Thread& thread = threads_[current_];
-  auto copy = thread.copies.begin();
-  for (; copy != thread.copies.end() && copy->group + static_cast<uint32_t>(newest_groups_left) < thread.copy_groups;
-       ++copy) {
+  CopyQueue& queue = copies_[current_];
+  auto copy = queue.copies.begin();
+  for (; copy != queue.copies.end() && copy->group + static_cast<uint32_t>(newest_groups_left) < queue.groups; ++copy) {
     if (options_->copies == Copies::late) perform(*copy);
     if (checker_) checker_->copy_done(*copy, where);
   }
-  thread.copies.erase(thread.copies.begin(), copy);
+  queue.copies.erase(queue.copies.begin(), copy);
 }
 
 void Block::perform(const AsyncCopy& copy) {
@@ -392,8 +380,7 @@ void Block::abandon(std::unique_ptr<KernelError> error) {
 
 // Some threads wait at a barrier that others have left the kernel without meeting.
 void Block::fail_divergent(int waiting) {
-  if (waiting < 0)
-    for (waiting = 0; threads_[waiting].state != Thread::State::at_block_barrier;) ++waiting;
+  if (waiting < 0) waiting = first_at_barrier_;
   fail_at(
       waiting, threads_[waiting].where,
       text("divergent barrier: __syncthreads, but ", returned_, " of the block's ", count_, " threads have returned"));
@@ -403,8 +390,8 @@ void Block::fail_divergent(int waiting) {
 // other.
 void Block::fail_deadlock() {
   int stuck = 0;
-  for (int t = 0; t < count_; ++t)
-    if (threads_[t].state == Thread::State::at_warp_meeting) stuck = t;
+  for (int w = 0; w < warps_; ++w)
+    if (meeting_[w]) stuck = w * kWarpLanes + std::countr_zero(meeting_[w]);
   const Thread& thread = threads_[stuck];
   const int warp = stuck / kWarpLanes;
   const int missing = std::countr_zero(thread.mask & ~absent_[warp] & ~meeting_[warp]);

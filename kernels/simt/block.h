@@ -31,16 +31,18 @@ struct AsyncCopy {
   uint32_t group;
 };
 
-struct Thread {
-  enum class State : uint8_t { ready, at_block_barrier, at_warp_meeting, returned };
-
-  Fiber* fiber = nullptr;  // null until it first runs
-  State state = State::ready;
-  uint32_t mask = 0;           // whom it meets, for a warp meeting
+// What a switch touches of a thread, in one cache line.
+struct alignas(64) Thread {
+  Fiber* fiber = nullptr;      // null until it first runs
   const char* operation = "";  // what it last called in the executor, and where
   Where where;
+  uint32_t mask = 0;  // whom it meets, for a warp meeting
+};
+
+// A thread's copies under way, oldest first.
+struct CopyQueue {
   std::vector<AsyncCopy> copies;
-  uint32_t copy_groups = 0;  // committed so far
+  uint32_t groups = 0;  // committed so far
 };
 
 class Block {
@@ -114,9 +116,7 @@ class Block {
   int retire_current();
   int pick();
   int pick_first_after(int thread) const;
-  int pick_from_warp(int warp);
-  void make_ready(int warp, uint32_t lanes);
-  void make_waiting(Thread::State state);
+  void make_waiting();
   void draw_priorities();
   void check_meeting(const char* operation, uint32_t mask, Where where);
   [[noreturn]] void fail_divergent(int waiting_thread);
@@ -128,7 +128,7 @@ class Block {
   Fiber main_;
   SharedMemory shared_;
   std::vector<Thread> threads_;
-  std::vector<Index> thread_indices_;
+  std::vector<CopyQueue> copies_;  // by thread
 
   const Launch* launch_ = nullptr;
   const Options* options_ = nullptr;
@@ -137,6 +137,8 @@ class Block {
   int count_ = 0, warps_ = 0;
   int current_ = 0;
   int at_barrier_ = 0, returned_ = 0;
+  int first_at_barrier_ = 0;          // the thread that waits there longest
+  bool in_one_row_ = false;           // the block has no y and z
   uint32_t ready_warps_ = 0;          // warps with a ready lane
   uint32_t ready_[kMaxWarps] = {};    // ready lanes
   uint32_t meeting_[kMaxWarps] = {};  // lanes at a warp meeting

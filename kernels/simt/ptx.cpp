@@ -147,9 +147,13 @@ void complete_mma(void* const* slots, uint32_t, Block& block) {
     for (int i = 0; i < 4; ++i) b[2 * t + i % 2 + 8 * (i / 2)][g] = half(slot.b, i);
     for (int i = 0; i < 4; ++i) d[g + 8 * (i / 2)][2 * t + i % 2] = slot.d[i];
   }
-  for (int m = 0; m < 16; ++m)
+  for (int m = 0; m < 16; ++m) {
+    float sum[8];  // kept in registers
+    for (int n = 0; n < 8; ++n) sum[n] = d[m][n];
     for (int k = 0; k < 16; ++k)
-      for (int n = 0; n < 8; ++n) d[m][n] += a[m][k] * b[k][n];
+      for (int n = 0; n < 8; ++n) sum[n] += a[m][k] * b[k][n];
+    for (int n = 0; n < 8; ++n) d[m][n] = sum[n];
+  }
   for (int lane = 0; lane < kWarpLanes; ++lane) {
     const MmaSlot& slot = *static_cast<const MmaSlot*>(slots[lane]);
     for (int i = 0; i < 4; ++i) slot.d[i] = d[lane / 4 + 8 * (i / 2)][lane % 4 * 2 + i % 2];
