@@ -38,7 +38,7 @@ def decode(model, prompt, new_tokens):
 
 def main():
     parser = argparse.ArgumentParser(description="PyTorch's decoding speed, SmolLM2-135M's shapes, one sequence.")
-    parser.add_argument("--config", default="222m", help="222m, or a JSON file with VLMConfig's fields")
+    parser.add_argument("--config", default="222m", help="222m, laptop, or a JSON file with VLMConfig's fields")
     parser.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompt", type=int, default=128, help="tokens of the prompt")

@@ -54,7 +54,7 @@ def read_batch(path):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description="PyTorch's time for one training step of nanoVLM v1 on the CPU.")
-    parser.add_argument("--config", default="222m", help="222m, or a JSON file with VLMConfig's fields")
+    parser.add_argument("--config", default="222m", help="222m, laptop, or a JSON file with VLMConfig's fields")
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--batch-file", help="safetensors file with the batch; wins over --batch")
     parser.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16", help="bf16: torch.autocast, as train.py")

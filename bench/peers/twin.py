@@ -5,7 +5,6 @@ and arithmetic as nanoVLM's own PyTorch modules, with weights drawn at random.
 """
 
 import json
-import os
 import resource
 import statistics
 import sys
@@ -40,6 +39,7 @@ DEFAULTS = {
     "mp_pixel_shuffle_factor": 2,
 }
 PARAMETERS_222M = 222_081_600
+LAPTOP_PRESET = Path(__file__).resolve().parents[2] / "assets" / "presets" / "easy_vqa.json"
 
 
 def fail(message):
@@ -47,13 +47,14 @@ def fail(message):
 
 
 def read_config(name):
-    """`222m`: the defaults; else a JSON file with VLMConfig's fields, at the top or under "vlm"."""
+    """`222m`: the defaults; `laptop`: the preset; else a JSON file with VLMConfig's fields, at the top or under "vlm"."""
     if name == "222m":
         return dict(DEFAULTS)
+    file = LAPTOP_PRESET if name == "laptop" else Path(name)
     try:
-        document = json.loads(Path(name).read_text(encoding="utf-8"))
+        document = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        fail(f"--config {name}: expected 222m or a JSON file: {error}")
+        fail(f"--config {name}: expected 222m, laptop or a JSON file: {error}")
     fields = document.get("vlm", document)
     return {key: fields.get(key, value) for key, value in DEFAULTS.items()}
 
