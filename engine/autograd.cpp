@@ -86,7 +86,8 @@ void run(Node& node, const std::function<void(Leaf&)>& leaf_done) {
     check_gradient(node, i, gradients[i]);
     observe("gradient", node.name, gradients[i]);
     if (input.leaf) {
-      input.leaf->grad = accumulate(std::move(input.leaf->grad), std::move(gradients[i]), true);
+      const bool added_in_place = input.leaf->grad.defined() && input.leaf->grad.data() == gradients[i].data();
+      if (!added_in_place) input.leaf->grad = accumulate(std::move(input.leaf->grad), std::move(gradients[i]), true);
       if (--input.leaf->uses == 0 && leaf_done) leaf_done(*input.leaf);
     } else {
       Tensor& sum = input.node->arrived[static_cast<size_t>(input.output)];
@@ -127,6 +128,8 @@ Tensor record(const char* name, Tensor y, const std::vector<Tensor>& inputs,
   });
   return y;
 }
+
+Tensor gradient_so_far(const Tensor& x) { return x.leaf() ? x.leaf()->grad : Tensor(); }
 
 Tensor without_gradient(const char* name, Tensor y, const std::vector<Tensor>& inputs) {
   return record(name, std::move(y), inputs, [name](const Tensor&, const Needs&) -> Gradients {

@@ -47,6 +47,10 @@ struct Node {
 Tensor record(const char* name, Tensor y, const std::vector<Tensor>& inputs,
               std::function<Gradients(const Tensor& dy, const Needs& needs)> backward);
 
+// What has been added up so far for a leaf, or an undefined tensor. A closure may add to it in place and return it: the
+// engine then has nothing left to add.
+Tensor gradient_so_far(const Tensor& x);
+
 // For an op that has no gradient: asking for one throws and names the op.
 Tensor without_gradient(const char* name, Tensor y, const std::vector<Tensor>& inputs);
 

@@ -17,6 +17,23 @@ float balanced_deviation(const Tensor& weight) {
   return 1 / std::sqrt(static_cast<float>(weight.numel() / weight.size(0)));
 }
 
+// Sines and cosines of row and column (as in "Better plain ViT baselines for ImageNet-1k", 2022), so that neighbours
+// look alike from the first step. [1, P, C]
+Tensor grid_positions(int64_t P, int64_t C, const Device& device) {
+  constexpr double kAmplitude = 0.5, kLongest = 100;  // of the wave lengths' range, in patches over 2 pi
+  const int64_t n = std::llround(std::sqrt(static_cast<double>(P)));
+  std::vector<float> values(static_cast<size_t>(P * C));
+  for (int64_t p = 0; p < P; ++p)
+    for (int64_t c = 0; c < C; ++c) {
+      const int64_t wave = c / 4, waves = (C + 3) / 4;
+      const double place = static_cast<double>(c % 2 ? p % n : p / n);
+      const double angle = place * std::pow(kLongest, -static_cast<double>(wave) / static_cast<double>(waves));
+      values[static_cast<size_t>(p * C + c)] =
+          static_cast<float>(kAmplitude * (c % 4 < 2 ? std::sin(angle) : std::cos(angle)));
+    }
+  return from_host(values, {1, P, C}, device);
+}
+
 // Makes a convolution give over pixels in [0, 1] what it gave, without bias, over 2 pixel - 1.
 void fold_pixel_range(const Linear& conv) {
   std::vector<float> w = to_host(conv.weight);
@@ -42,10 +59,10 @@ VisionLanguageModel::VisionLanguageModel(const VLMConfig& config_in, const Devic
     : config(validated(config_in)), vision_encoder(config, device), decoder(config, device), MP(config, device) {}
 
 void VisionLanguageModel::initialise(uint64_t seed, Init init) {
+  const Device host = Device::open("cpu");  // numbers are drawn there and copied: the same on every device
   walk(*this, "", [&](const std::string& name, Tensor& x) {
     Random random(seed, hash_of(name));
     const auto draw = [&](const Tensor& values) { copy_from_host(x, values.data(), x.bytes()); };
-    const Device host = Device::open("cpu");
     const bool position = ends_with(name, "position_embedding");
     if (ends_with(name, ".bias"))
       fill(x, 0);
@@ -56,7 +73,8 @@ void VisionLanguageModel::initialise(uint64_t seed, Init init) {
     else if (init == Init::nanovlm)
       draw(random_normal(x.shape(), 0.02f, random, host));
     else
-      draw(random_normal(x.shape(), position ? 0.2f : balanced_deviation(x), random, host));
+      draw(position ? grid_positions(x.size(1), x.size(2), host)
+                    : random_normal(x.shape(), balanced_deviation(x), random, host));
   });
   if (init == Init::balanced) fold_pixel_range(vision_encoder.patch_embedding.conv);
 }

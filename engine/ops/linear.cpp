@@ -46,9 +46,11 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType d
     }
     const MemoryScope scope(dy.device(), MemoryClass::gradient);
     if (needs[1]) {
-      dweight = empty({N, K}, DType::f32, dy.device());
+      dweight = gradient_so_far(weight);
+      const bool add = dweight.defined();
+      if (!add) dweight = empty({N, K}, DType::f32, dy.device());
       matmul(dy.device(),
-             {dy.data(), saved().data(), dweight.data(), nullptr, N, K, R, true, false, false, dtype, DType::f32});
+             {dy.data(), saved().data(), dweight.data(), nullptr, N, K, R, true, false, add, dtype, DType::f32});
     }
     if (needs[2]) {
       dbias = zeros({N}, DType::f32, dy.device());

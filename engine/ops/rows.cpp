@@ -57,21 +57,22 @@ Tensor embedding(const Tensor& weight, const std::vector<int32_t>& ids) {
   check_rows("embedding", ids, weight.size(0));
   const Device device = weight.device();
   Tensor y = gathered(weight.detach(), index_tensor(ids, device), DType::f32);
-  return record(
-      "embedding", y, {weight}, [shape = weight.shape(), ids, device](const Tensor& dy, const Needs&) -> Gradients {
-        const ById by_id(ids);
-        const Tensor target = index_tensor(by_id.target, device), starts = index_tensor(by_id.starts, device),
-                     order = index_tensor(by_id.order, device);
-        const MemoryScope scope(device, MemoryClass::gradient);
-        Tensor dweight = zeros(shape, DType::f32, device);
-        on(device, "gather_rows_backward", [&](auto backend, Stream stream) {
-          kernels::gather_rows_backward(
-              backend,
-              {dy.data(), target.i32(), starts.i32(), order.i32(), dweight.f32(), target.numel(), shape[1], dy.dtype()},
-              stream);
-        });
-        return {dweight};
-      });
+  return record("embedding", y, {weight},
+                [weight, shape = weight.shape(), ids, device](const Tensor& dy, const Needs&) -> Gradients {
+                  const ById by_id(ids);
+                  const Tensor target = index_tensor(by_id.target, device), starts = index_tensor(by_id.starts, device),
+                               order = index_tensor(by_id.order, device);
+                  const MemoryScope scope(device, MemoryClass::gradient);
+                  Tensor dweight = gradient_so_far(weight);
+                  if (!dweight.defined()) dweight = zeros(shape, DType::f32, device);
+                  on(device, "gather_rows_backward", [&](auto backend, Stream stream) {
+                    kernels::gather_rows_backward(backend,
+                                                  {dy.data(), target.i32(), starts.i32(), order.i32(), dweight.f32(),
+                                                   target.numel(), shape[1], dy.dtype()},
+                                                  stream);
+                  });
+                  return {dweight};
+                });
 }
 
 Tensor gather_rows(const Tensor& x, const std::vector<int32_t>& rows) {
