@@ -37,20 +37,28 @@ void load_queries(const Attention& a, const Chunk& c, const ForwardScratch& s) {
                    s.q + (h * kChunk + row - c.first) * s.step, position_of(a.shape, row, c.begin));
 }
 
+// Returns the tile's number of keys.
 template <class T>
-KeyTile load_tile(const Attention& a, const Chunk& c, const ForwardScratch& s, int64_t first) {
+int64_t load_tile(const Attention& a, const Chunk& c, const ForwardScratch& s, int64_t first) {
   const int D = a.shape.D;
   const int64_t length = first + kTile < c.end ? kTile : c.end - first;
   load_keys(a.shape, as<T>(a.k) + c.g * D, a.k_stride, c.begin, first, length, s.keys, s.step, s.bias);
   for (int64_t row = 0; row < length; ++row)
     load_plain(as<T>(a.v) + (first + row) * a.v_stride + c.g * D, s.values + row * s.step, D);
   transpose(s.keys, s.step, s.keys_transposed, length, D);
-  return {s.keys_transposed, s.values, s.bias, length};
+  return length;
 }
 
 QueryRows block_of(const Chunk& c, const ForwardScratch& s, int head, int64_t row) {
   const int64_t at = head * kChunk + row, left = c.last - c.first - row;
   return {s.q + at * s.step, s.o + at * s.step, s.max + at, s.sum + at, left < kBlock ? left : kBlock};
+}
+
+void meet(const Attention& a, const QueryRows& block, Sight sight, int64_t length, const ForwardScratch& s) {
+  const int64_t seen = sight.of(block.rows - 1, length), N = round_up(seen, kLanes);
+  if (seen <= 0) return;
+  product<false>(s.scores, kTile, {block.q, s.step, 1}, s.keys_transposed, kTile, block.rows, N, a.shape.D);
+  take_in(block, {s.values, s.step, s.bias, length}, sight, a.shape.scale, s.step, s.scores, N);
 }
 
 template <class T>
@@ -75,12 +83,10 @@ void attend_chunk(const Attention& a, const Chunk& c, const ForwardScratch& s) {
     for (int64_t row = 0; row < rows; row += kBlock) start(block_of(c, s, h, row), s.step);
 
   for (int64_t key = c.begin; key < (a.shape.causal ? c.last : c.end); key += kTile) {
-    const KeyTile tile = load_tile<T>(a, c, s, key);
+    const int64_t length = load_tile<T>(a, c, s, key);
     for (int h = 0; h < n; ++h)
-      for (int64_t row = 0; row < rows; row += kBlock) {
-        const Sight sight = sight_of(a.shape, c, keyless, row, key);
-        attend(block_of(c, s, h, row), tile, sight, a.shape.scale, a.shape.D, s.step, s.scores);
-      }
+      for (int64_t row = 0; row < rows; row += kBlock)
+        meet(a, block_of(c, s, h, row), sight_of(a.shape, c, keyless, row, key), length, s);
   }
   store<T>(a, c, s);
 }

@@ -1,55 +1,66 @@
-// Attention of one new token over a cache. A task is a stretch of one sequence's keys for the query heads that share
-// them; each leaves its own softmax, and these are then joined in order, so that the result does not depend on the
-// number of threads. Bound by memory: the cache is read once.
+// Attention of one new token over a cache. A task is a tile of one sequence's keys, for all heads, so that the cache is
+// read once and in the order it lies in; each tile leaves its own softmax, and these are joined in order, whatever the
+// number of threads. Bound by memory.
 #include "kernels/attention/streaming.h"
+#include "kernels/matmul/dot_products.h"
 
 namespace nanovlm::kernels {
 namespace {
 
-constexpr int64_t kStretch = 512;  // keys of a task: a multiple of kTile
+// Query heads of a group, rounded up to what a product writes.
+int64_t room_of(const AttentionDecode& a) { return round_up(a.H / a.G, kStrip); }
 
 struct DecodeScratch {
   int64_t step;
-  Floats q, keys, keys_transposed, values, scores;
+  Floats q, values, scores;
 
   explicit DecodeScratch(const AttentionDecode& a)
       : step(round_up(a.D, kLanes)),
-        q(round_up(a.H / a.G, kStrip) * step),
-        keys(kTile * step),
-        keys_transposed(kTile * step),
-        values(kTile * step),
-        scores(kBlock * kTile) {}
+        q(a.H * step),
+        values(kTile * a.G * a.D + kLanes),
+        scores(a.G * room_of(a) * kTile) {}
 };
 
+// Scores of `length` keys, used where they lie: there are too few queries to pay for a transposed copy.
 template <class T>
-void attend_stretch(const AttentionDecode& a, int64_t b, int g, int64_t first, int64_t last, const QueryRows& rows,
-                    const DecodeScratch& s) {
-  for (int64_t h = 0; h < rows.rows; ++h)
-    load_plain(as<T>(a.q) + ((b * a.H) + g * rows.rows + h) * a.D, s.q + h * s.step, a.D);
-  start(rows, s.step);
-  for (int64_t key = first; key < last; key += kTile) {
-    const int64_t length = key + kTile < last ? kTile : last - key;
-    for (int64_t j = 0; j < length; ++j) {
-      const int64_t at = ((b * a.capacity + key + j) * a.G + g) * a.D;
-      load_plain(as<T>(a.k) + at, s.keys + j * s.step, a.D);
-      load_plain(as<T>(a.v) + at, s.values + j * s.step, a.D);
-    }
-    transpose(s.keys, s.step, s.keys_transposed, length, a.D);
-    for (int64_t h = 0; h < rows.rows; h += kBlock) {
-      const QueryRows block{rows.q + h * s.step, rows.o + h * s.step, rows.max + h, rows.sum + h,
-                            h + kBlock < rows.rows ? kBlock : rows.rows - h};
-      attend(block, {s.keys_transposed, s.values, kNoBias, length}, {kTile, 0, 0}, a.scale, a.D, s.step, s.scores);
-    }
-  }
+void score_keys(const AttentionDecode& a, const T* keys, int64_t length, const DecodeScratch& s) {
+  const int64_t n = a.H / a.G, room = room_of(a);
+  for (int64_t j = 0; j < length; ++j)
+    for (int64_t g = 0; g < a.G; ++g)
+      for (int64_t h = 0; h < n; h += kFewRows) {
+        float score[kFewRows];
+        const int64_t few = h + kFewRows < n ? kFewRows : n - h;
+        dot_products(few, s.q + (g * n + h) * s.step, s.step, keys + (j * a.G + g) * a.D, a.D, score);
+        for (int64_t i = 0; i < few; ++i) s.scores[(g * room + h + i) * kTile + j] = score[i];
+      }
 }
 
-// o of one head from what the stretches left of it, `apart` heads from one stretch to the next.
+// What one tile leaves: rows [G, room] for the heads.
 template <class T>
-void join(const QueryRows& parts, int64_t stretches, int64_t apart, int64_t step, T* o, int D) {
+void attend_tile(const AttentionDecode& a, int64_t b, int64_t key, const QueryRows& rows, const DecodeScratch& s) {
+  const int64_t n = a.H / a.G, room = room_of(a), length = key + kTile < a.lengths[b] ? kTile : a.lengths[b] - key;
+  const int64_t width = static_cast<int64_t>(a.G) * a.D, at = (b * a.capacity + key) * width;
+  for (int64_t h = 0; h < a.H; ++h) load_plain(as<T>(a.q) + (b * a.H + h) * a.D, s.q + h * s.step, a.D);
+  score_keys(a, as<T>(a.k) + at, length, s);
+  for (int64_t j = 0; j < length; ++j) load_plain(as<T>(a.v) + at + j * width, s.values + j * width, width);
+  start(rows, s.step);
+  for (int64_t g = 0; g < a.G; ++g)
+    for (int64_t h = 0; h < n; h += kBlock) {
+      const int64_t row = g * room + h;
+      const QueryRows block{nullptr, rows.o + row * s.step, rows.max + row, rows.sum + row,
+                            h + kBlock < n ? kBlock : n - h};
+      take_in(block, {s.values + g * a.D, width, kNoBias, length}, {kTile, 0, 0}, a.scale, s.step,
+              s.scores + row * kTile, round_up(length, kLanes));
+    }
+}
+
+// o of one head from what the tiles left of it, `apart` rows from one tile to the next.
+template <class T>
+void join(const QueryRows& parts, int64_t tiles, int64_t apart, int64_t step, T* o, int D) {
   float max = parts.max[0];
-  for (int64_t i = 1; i < stretches; ++i) max = parts.max[i * apart] > max ? parts.max[i * apart] : max;
+  for (int64_t i = 1; i < tiles; ++i) max = parts.max[i * apart] > max ? parts.max[i * apart] : max;
   float sum = 0;
-  for (int64_t i = 0; i < stretches; ++i) {
+  for (int64_t i = 0; i < tiles; ++i) {
     const float share = exp(parts.max[i * apart] - max);
     sum += share * parts.sum[i * apart];
     float* part = parts.o + i * apart * step;
@@ -62,22 +73,19 @@ void join(const QueryRows& parts, int64_t stretches, int64_t apart, int64_t step
 
 template <>
 void attention_decode(ThisBackend, const AttentionDecode& a, Stream) {
-  const int64_t n = a.H / a.G, room = round_up(n, kStrip), step = round_up(a.D, kLanes);
+  const int64_t n = a.H / a.G, rows = a.G * room_of(a), step = round_up(a.D, kLanes);
   int64_t longest = 0;
   for (int64_t b = 0; b < a.B; ++b) longest = a.lengths[b] > longest ? a.lengths[b] : longest;
-  const int64_t stretches = ceil_div(longest, kStretch);
-  const Floats o(a.B * a.G * stretches * room * step), max(a.B * a.G * stretches * room),
-      sum(a.B * a.G * stretches * room);
+  const int64_t tiles = ceil_div(longest, kTile);
+  const Floats o(a.B * tiles * rows * step), max(a.B * tiles * rows), sum(a.B * tiles * rows);
   with_float(a.dtype, [&]<class T>(Type<T>) {
-    for_each_task<DecodeScratch>(a.B * a.G * stretches, a, [&](int64_t task, const DecodeScratch& s) {
-      const int64_t b = task / stretches / a.G, first = task % stretches * kStretch;
-      const int64_t last = first + kStretch < a.lengths[b] ? first + kStretch : a.lengths[b];
-      const QueryRows rows{s.q, o + task * room * step, max + task * room, sum + task * room, n};
-      if (first < last) attend_stretch<T>(a, b, static_cast<int>(task / stretches % a.G), first, last, rows, s);
+    for_each_task<DecodeScratch>(a.B * tiles, a, [&](int64_t task, const DecodeScratch& s) {
+      const int64_t b = task / tiles, key = task % tiles * kTile, row = task * rows;
+      if (key < a.lengths[b]) attend_tile<T>(a, b, key, {nullptr, o + row * step, max + row, sum + row, rows}, s);
     });
     for (int64_t head = 0; head < a.B * a.H; ++head) {
-      const int64_t at = head / n * stretches * room + head % n;
-      join({nullptr, o + at * step, max + at, sum + at, 1}, ceil_div(a.lengths[head / a.H], kStretch), room, step,
+      const int64_t b = head / a.H, row = b * tiles * rows + head % a.H / n * room_of(a) + head % n;
+      join({nullptr, o + row * step, max + row, sum + row, 1}, ceil_div(a.lengths[b], kTile), rows, step,
            as<T>(a.o) + head * a.D, a.D);
     }
   });

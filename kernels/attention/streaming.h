@@ -10,12 +10,11 @@
 namespace nanovlm::kernels {
 namespace {
 
-// A tile of keys and values. `step` is D rounded up to whole vectors.
-struct KeyTile {
-  const float* keys_transposed;  // [D, kTile]
-  const float* values;           // [kTile, step]
-  const float* bias;             // [kTile] 0, or kHidden for a key that the mask hides
-  int64_t length;                // keys in the tile
+struct ValueTile {
+  const float* values;  // [kTile, D], rows `step` apart
+  int64_t step;
+  const float* bias;  // [kTile] 0, or kHidden for a key that the mask hides
+  int64_t length;     // keys in the tile
 };
 
 // Query rows of one head, and what they have met so far.
@@ -64,12 +63,9 @@ inline void raise(float* max, const float* largest, float* shrink, int64_t rows)
   }
 }
 
-// Lets at most kBlock rows meet one tile. scores: scratch [kBlock, kTile]
-inline void attend(const QueryRows& r, const KeyTile& tile, Sight sight, float scale, int D, int64_t step,
-                   float* scores) {
-  const int64_t seen = sight.of(r.rows - 1, tile.length), N = round_up(seen, kLanes);
-  if (seen <= 0) return;
-  product<false>(scores, kTile, {r.q, step, 1}, tile.keys_transposed, kTile, r.rows, N, D);
+// Takes in a tile whose scores, not yet scaled, are in scores[rows, kTile]; N is round_up(keys in sight, kLanes).
+inline void take_in(const QueryRows& r, const ValueTile& tile, Sight sight, float scale, int64_t step, float* scores,
+                    int64_t N) {
   float largest[kBlock], shrink[kBlock];
   for (int64_t row = 0; row < r.rows; ++row) {
     const bool keyless = row < sight.keyless;
@@ -81,7 +77,7 @@ inline void attend(const QueryRows& r, const KeyTile& tile, Sight sight, float s
     r.sum[row] = r.sum[row] * shrink[row] + exponentiate(scores + row * kTile, r.max[row], N);
     for (int64_t d = 0; d < step; ++d) r.o[row * step + d] *= shrink[row];
   }
-  product<true>(r.o, step, {scores, kTile, 1}, tile.values, step, r.rows, step, seen);
+  product<true>(r.o, step, {scores, kTile, 1}, tile.values, tile.step, r.rows, step, sight.of(r.rows - 1, tile.length));
 }
 
 }  // namespace

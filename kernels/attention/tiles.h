@@ -6,20 +6,14 @@
 #include "kernels/attention/attention.h"
 #include "kernels/cpu_math.h"
 #include "kernels/cpu_scratch.h"
+#include "kernels/cpu_vectors.h"
 #include "kernels/rope/rotate.h"
 
 namespace nanovlm::kernels {
 namespace {
 
-// The floats of one vector register, and how many such registers a row of the product's register block takes: with
-// kStrip rows it leaves registers for the operands.
-#if defined(__AVX512F__)
-constexpr int kLanes = 16, kVectors = 4;
-#elif defined(__AVX__)
-constexpr int kLanes = 8, kVectors = 2;
-#else
-constexpr int kLanes = 4, kVectors = 2;
-#endif
+// Registers in a row of the product's register block: with kStrip rows they leave some for the operands.
+constexpr int kVectors = kLanes == 16 ? 4 : 2;
 constexpr int kStrip = 4;
 
 constexpr int64_t kTile = 64;    // keys that are loaded together
@@ -28,8 +22,6 @@ constexpr int64_t kChunk = 256;  // queries that share the loading of a tile: a 
 
 constexpr float kHidden = -INFINITY;  // the score of a key that may not be seen
 constexpr float kNoBias[kTile] = {};
-
-using Lanes [[gnu::vector_size(kLanes * sizeof(float)), gnu::may_alias]] = float;
 
 constexpr int64_t round_up(int64_t n, int64_t step) { return ceil_div(n, step) * step; }
 
@@ -51,20 +43,19 @@ void product_block(float* c, int64_t c_step, Strided a, const float* b, int64_t 
 #pragma GCC unroll 16
     for (int m = 0; m < kStrip; ++m)
 #pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) sum[m][v] = *reinterpret_cast<const Lanes*>(c + m * c_step + v * kLanes);
+      for (int v = 0; v < V; ++v) sum[m][v] = load(c + m * c_step + v * kLanes);
   }
   for (int64_t k = 0; k < K; ++k) {
 #pragma GCC unroll 16
     for (int m = 0; m < kStrip; ++m)
 #pragma GCC unroll 16
       for (int v = 0; v < V; ++v)
-        sum[m][v] +=
-            a.data[m * a.row_step + k * a.column_step] * *reinterpret_cast<const Lanes*>(b + k * b_step + v * kLanes);
+        sum[m][v] += a.data[m * a.row_step + k * a.column_step] * load(b + k * b_step + v * kLanes);
   }
 #pragma GCC unroll 16
   for (int m = 0; m < kStrip; ++m)
 #pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) *reinterpret_cast<Lanes*>(c + m * c_step + v * kLanes) = sum[m][v];
+    for (int v = 0; v < V; ++v) store(c + m * c_step + v * kLanes, sum[m][v]);
 }
 
 template <int V, bool Add>
@@ -111,8 +102,8 @@ inline void transpose(const float* x, int64_t x_step, float* y, int64_t R, int64
 }
 
 template <class T>
-void load_plain(const T* x, float* y, int D) {
-  for (int d = 0; d < D; ++d) y[d] = static_cast<float>(x[d]);
+void load_plain(const T* x, float* y, int64_t D) {
+  for (int64_t d = 0; d < D; ++d) y[d] = static_cast<float>(x[d]);
 }
 
 // One head of q or k as it enters a product: rotated, and rounded to T.

@@ -1,0 +1,113 @@
+// What attention's kernels share: the block's place in the problem, which keys a query sees, and rows on their way
+// between global and shared memory.
+//
+// The queries of one segment that share a key/value head are numbered row by row, their heads within: item
+// i = row * (H / G) + head. So a tile of items reads its keys once for all of these heads.
+#pragma once
+#include <cmath>
+
+#include "kernels/attention/attention.h"
+
+#include "kernels/device.cuh"
+
+namespace nanovlm::kernels {
+
+// The segment and key/value head that a block works on, and which of their tiles.
+struct Place {
+  int begin, end;  // rows of the segment
+  int g, tile;
+  int n;  // query heads of g
+
+  __device__ int rows() const { return end - begin; }
+  __device__ int items() const { return (end - begin) * n; }
+};
+
+// Blocks are numbered (segment, g, tile), the tile fastest.
+__device__ inline Place place_of(const AttentionShape& a, int tiles) {
+  const int pair = static_cast<int>(blockIdx.x) / tiles, segment = pair / a.G;
+  return {a.bounds[segment], a.bounds[segment + 1], pair % a.G, static_cast<int>(blockIdx.x) % tiles, a.H / a.G};
+}
+
+// An item's row and head, and where they stand.
+struct Query {
+  int row, head;  // row of all, head of all H
+
+  __device__ int64_t in(int64_t stride, int D) const { return row * stride + head * D; }
+};
+__device__ inline Query query_of(const Place& at, int item) {
+  return {at.begin + item / at.n, at.g * at.n + item % at.n};
+}
+
+// The bits of a tile's rows `first` ... `first + 31` that lie below `limit`.
+__device__ inline unsigned bits_below(int limit, int first) {
+  const int count = limit - first;
+  return count >= 32 ? kFullMask : count <= 0 ? 0u : (1u << count) - 1;
+}
+
+// What key_mask leaves of a segment. Made by whole warps.
+struct Visible {
+  int first;  // the first visible row, or the segment's end
+
+  // Rows that the mask leaves without a key attend evenly to the keys that they would see without it.
+  __device__ bool keyless(const AttentionShape& a, int row, int end) const {
+    return a.causal ? row < first : first == end;
+  }
+};
+__device__ inline Visible visible_keys(const AttentionShape& a, int begin, int end) {
+  if (!a.key_mask) return {begin};
+  const int lane = thread_in_block() % kWarp;
+  for (int row = begin; row < end; row += kWarp) {
+    const unsigned bits = __ballot_sync(kFullMask, row + lane < end && a.key_mask[row + lane]);
+    if (bits) return {row + __ffs(static_cast<int>(bits)) - 1};
+  }
+  return {end};
+}
+// The visible ones of rows `row` ... `row + 31`, as bits.
+__device__ inline unsigned visible_bits(const AttentionShape& a, int row, int end) {
+  const int mine = row + thread_in_block() % kWarp;
+  return a.key_mask ? __ballot_sync(kFullMask, mine < end && a.key_mask[mine]) : bits_below(end, row);
+}
+
+// Angles of a row: cos and sin of its position, or nulls.
+struct Angles {
+  const float *cos, *sin;
+};
+__device__ inline Angles angles_of(const AttentionShape& a, int row, int begin) {
+  if (!a.cos) return {nullptr, nullptr};
+  const int64_t position = a.positions ? a.positions[row] : row - begin;
+  return {a.cos + position * a.D, a.sin + position * a.D};
+}
+
+// One head of a row, to[width], as fp32: rotated where there are angles, rounded to T, and zeros from D on. A null
+// `from` gives zeros. Made by a warp.
+template <class T>
+__device__ void load_row(float* to, int width, const T* from, int D, Angles at = {nullptr, nullptr}) {
+  const int lane = thread_in_block() % kWarp, half = D / 2;
+  if (from && at.cos) {
+    for (int d = lane; d < half; d += kWarp) {
+      const float low = static_cast<float>(from[d]), high = static_cast<float>(from[d + half]);
+      to[d] = static_cast<float>(round_to<T>(low * at.cos[d] - high * at.sin[d]));
+      to[d + half] = static_cast<float>(round_to<T>(high * at.cos[d + half] + low * at.sin[d + half]));
+    }
+  } else if (from) {
+    for (int d = lane; d < D; d += kWarp) to[d] = static_cast<float>(from[d]);
+  }
+  for (int d = (from ? D : 0) + lane; d < width; d += kWarp) to[d] = 0;
+}
+
+// Stores a row, rotated back where there are angles: the gradient of a rotated row. Made by a warp.
+template <class T>
+__device__ void store_row(T* to, const float* from, int D, Angles at = {nullptr, nullptr}) {
+  const int lane = thread_in_block() % kWarp, half = D / 2;
+  if (!at.cos) {
+    for (int d = lane; d < D; d += kWarp) to[d] = round_to<T>(from[d]);
+    return;
+  }
+  for (int d = lane; d < half; d += kWarp) {
+    const float low = from[d], high = from[d + half];
+    to[d] = round_to<T>(low * at.cos[d] + high * at.sin[d + half]);
+    to[d + half] = round_to<T>(high * at.cos[d + half] - low * at.sin[d]);
+  }
+}
+
+}  // namespace nanovlm::kernels
