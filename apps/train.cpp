@@ -27,7 +27,7 @@ using namespace nanovlm;
 namespace {
 
 struct Arguments {
-  std::string config, out, device = "cpu", batches, tokenizer, run_name;
+  std::string config, checkpoint, out, device = "cpu", batches, tokenizer, run_name;
   std::vector<std::string> train_dataset;
   std::map<std::string, std::string> fields;
   int64_t micro_batches_per_epoch = 0;
@@ -38,6 +38,9 @@ Arguments parse(int argc, char** argv) {
   Arguments a;
   CLI::App app{"Trains a vision-language model"};
   app.add_option("--config", a.config, "JSON: {\"vlm\": {...}, \"train\": {...}}, or a nanoVLM config.json");
+  app.add_option("--checkpoint", a.checkpoint,
+                 "start from this folder's weights; the same as --resume_from_vlm_checkpoint true with "
+                 "--vlm_checkpoint_path");
   app.add_option("--train_dataset", a.train_dataset, ".jsonl files, or folders that hold train.jsonl");
   app.add_option("--batches", a.batches, "micro-batches from a safetensors file, instead of a data set");
   app.add_option("--micro_batches_per_epoch", a.micro_batches_per_epoch, "of --batches; default: all, over the epochs");
@@ -54,6 +57,10 @@ Arguments parse(int argc, char** argv) {
     app.parse(argc, argv);
     if (a.batches.empty() == a.train_dataset.empty())
       throw CLI::ValidationError("give either --train_dataset or --batches");
+    if (!a.checkpoint.empty()) {
+      a.fields["resume_from_vlm_checkpoint"] = "true";
+      a.fields["vlm_checkpoint_path"] = a.checkpoint;
+    }
   } catch (const CLI::ParseError& error) {
     std::exit(app.exit(error) == 0 ? 0 : 2);
   }
@@ -210,7 +217,12 @@ class Run {
     for (int64_t step = 0; step < steps_; ++step) {
       const double start = log_.seconds();
       const Source::Step work = source_->next();
-      check(!work.batches.empty(), "train: the data ended at step ", step, " of ", steps_);
+      if (work.batches.empty()) {  // records that were left out had been counted as samples
+        check(step > 0, "the data gave no batch");
+        log_.note(text("the data ended after ", step, " of ", steps_, " steps"));
+        steps_ = step;
+        break;
+      }
       const StepResult result = take(work.batches, step);
       const double seconds = log_.seconds() - start;
       int64_t tokens = 0, samples = 0;
@@ -345,7 +357,7 @@ class Run {
     char line[160];
     std::snprintf(line, sizeof line, "Step: %lld, Loss: %.4f, Val Loss: %.4f, Tokens/s: %.2f",
                   static_cast<long long>(step), last_loss_, val_loss, tokens_per_second);
-    log_.note("");
+    log_.end_line();
     say(line);
     if (std::isfinite(val_loss) && (!best_ || val_loss < *best_)) {
       best_ = val_loss;

@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/common/harness.h"
+#include "bench/common/peer.h"
 #include "engine/json.h"
 #include "engine/random.h"
 #include "model/generate.h"
@@ -128,14 +129,7 @@ int main(int argc, char** argv) try {
               {"prompt ms", milliseconds(timings[0].median)},
               {"cold start s", value(cold, 2)}});
   if (!s.peer.empty()) {
-    FILE* pipe = popen(s.peer.c_str(), "r");
-    check(pipe != nullptr, "can't run: ", s.peer);
-    std::string last;
-    char buffer[4096];
-    while (std::fgets(buffer, sizeof buffer, pipe))
-      if (buffer[0] == '{') last = buffer;
-    check(pclose(pipe) == 0 && !last.empty(), "the peer failed or printed no JSON object: ", s.peer);
-    const double rate = parse_json(last, "the peer's output").at("tokens_per_s");
+    const double rate = run_peer(s.peer).at("tokens_per_s");
     report.add({{"impl", value("peer")}, {"dtype", value(s.dtype)}, {"tokens/s", value(rate, 1)}});
     report.note(text("ours is ", 1 / per_token / rate, " times the peer's tokens/s"));
   }

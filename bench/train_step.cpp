@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/common/harness.h"
+#include "bench/common/peer.h"
 #include "engine/json.h"
 #include "engine/random.h"
 #include "engine/safetensors.h"
@@ -104,21 +105,6 @@ std::string save_batch(const Batch& batch, const Device& device) {
                            {"attention_mask", batch.attention_mask},
                            {"labels", batch.labels}});
   return file;
-}
-
-// Runs the peer's command; its last line of output is a JSON object with median_s and peak_rss_mb.
-nlohmann::json run_peer(const std::string& command) {
-  FILE* pipe = popen(command.c_str(), "r");
-  check(pipe != nullptr, "can't run: ", command);
-  std::string output, last;
-  char buffer[4096];
-  while (std::fgets(buffer, sizeof buffer, pipe)) output += buffer;
-  check(pclose(pipe) == 0, "the peer failed: ", command);
-  std::istringstream lines(output);
-  for (std::string line; std::getline(lines, line);)
-    if (line.starts_with("{")) last = line;
-  check(!last.empty(), "the peer printed no JSON object: ", command);
-  return parse_json(last, "the peer's output");
 }
 
 }  // namespace

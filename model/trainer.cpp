@@ -21,7 +21,7 @@ Trainer::Trainer(VisionLanguageModel& model, TrainerOptions options)
     : model_(model), options_(std::move(options)), optimizer_(groups_of(model, options_), options_.adamw) {}
 
 StepResult Trainer::step(const std::vector<Batch>& micro_batches, int64_t accumulation) {
-  check(!micro_batches.empty(), "train: a step without a batch");
+  check(!micro_batches.empty(), "a step without a batch");
   if (accumulation == 0) accumulation = static_cast<int64_t>(micro_batches.size());
   const int64_t number = optimizer_.steps();
   StepResult result;
@@ -39,7 +39,7 @@ StepResult Trainer::step(const std::vector<Batch>& micro_batches, int64_t accumu
     result.losses.push_back(mean.item());
     if (!std::isfinite(result.losses.back())) {
       optimizer_.zero_grad();
-      throw NonFiniteLoss(text("train: step ", number, ", micro-batch ", i, ": the loss is ", result.losses.back()), i);
+      throw NonFiniteLoss(text("step ", number, ", micro-batch ", i, ": the loss is ", result.losses.back()), i);
     }
     const Tensor loss = accumulation == 1 ? mean : scale(mean, 1.0f / static_cast<float>(accumulation));
     if (!one_by_one) {
@@ -53,7 +53,7 @@ StepResult Trainer::step(const std::vector<Batch>& micro_batches, int64_t accumu
 
   if (options_.max_grad_norm || options_.gradient_norm) {
     result.grad_norm = optimizer_.clip_grad_norm(options_.max_grad_norm.value_or(0));
-    check(std::isfinite(*result.grad_norm), "train: step ", number, ": the gradient's norm is ", *result.grad_norm);
+    check(std::isfinite(*result.grad_norm), "step ", number, ": the gradient's norm is ", *result.grad_norm);
   }
   optimizer_.step(lrs);
   optimizer_.zero_grad();

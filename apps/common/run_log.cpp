@@ -14,7 +14,13 @@ RunLog::RunLog(const std::string& folder) : path_(folder + "/metrics.jsonl"), te
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   check(!error, folder, ": the output folder can't be created: ", error.message());
-  metrics_.open(path_, std::ios::app);
+  // An earlier run's metrics stay, under the first free number.
+  for (int n = 1; std::filesystem::exists(path_, error); ++n) {
+    const std::string aside = text(folder, "/metrics.", n, ".jsonl");
+    if (!std::filesystem::exists(aside, error)) std::filesystem::rename(path_, aside, error);
+    check(!error, path_, ": an earlier run's metrics can't be moved to ", aside, ": ", error.message());
+  }
+  metrics_.open(path_);
   check(metrics_.good(), path_, ": can't be written");
 }
 
@@ -39,7 +45,12 @@ void RunLog::show(const Progress& p) {
 }
 
 void RunLog::note(const std::string& line) {
-  std::fprintf(stderr, "%s%s\n", line_open_ ? "\n" : "", line.c_str());
+  end_line();
+  std::fprintf(stderr, "%s\n", line.c_str());
+}
+
+void RunLog::end_line() {
+  if (line_open_) std::fputc('\n', stderr);
   line_open_ = false;
 }
 

@@ -17,12 +17,14 @@ struct Progress {
 
 class RunLog {
  public:
-  // Creates `folder` and appends to folder/metrics.jsonl. Error: it can't be written.
+  // Creates `folder` and folder/metrics.jsonl; an earlier run's is moved to metrics.1.jsonl, .2, ... Error: it can't be
+  // written.
   explicit RunLog(const std::string& folder);
 
   void write(const nlohmann::json& line);  // one object, flushed at once
   void show(const Progress& progress);     // on stderr: one line that is overwritten, or a line now and then in a file
   void note(const std::string& line);      // a line of its own on stderr
+  void end_line();                         // so that what comes next does not overwrite the progress line
   double seconds() const;                  // since the run began
 
  private:

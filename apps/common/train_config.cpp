@@ -115,7 +115,7 @@ void TrainConfig::validate() const {
   rule(eval_batches >= 0, "eval_batches", eval_batches, "0 (all) or more");
   rule(max_bad_share >= 0 && max_bad_share <= 1, "max_bad_share", max_bad_share, "0 to 1");
   rule(max_training_steps >= 0, "max_training_steps", max_training_steps, "0 (no limit) or more");
-  check(problems.empty(), "train: not a usable configuration:", problems);
+  check(problems.empty(), "not a usable training configuration:", problems);
 }
 
 RunConfig read_run_config(const std::string& file, const std::map<std::string, std::string>& flags) {

@@ -1,0 +1,168 @@
+"""`train` as a user runs it: against nanoVLM's own runs, on a small data set, and on unsound input.
+
+    python3 tests/train_cli_test.py build/release/bin
+"""
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+import zlib
+
+BIN = os.path.abspath(sys.argv.pop(1))
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FIXTURES = os.path.join(ROOT, "tests", "fixtures")
+TRAIN = os.path.join(FIXTURES, "train-v1")
+TOKENIZER = os.path.join(ROOT, "assets", "tokenizer")
+
+TINY = {
+    "vlm": {
+        "vit_hidden_dim": 16, "vit_inter_dim": 32, "vit_patch_size": 8, "vit_img_size": 16, "vit_n_heads": 2,
+        "vit_n_blocks": 1, "lm_hidden_dim": 16, "lm_inter_dim": 32, "lm_n_heads": 2, "lm_n_kv_heads": 1,
+        "lm_n_blocks": 1, "IMAGE_TOKEN_LENGTH": 1, "TOTAL_SEQUENCE_LENGTH": 33, "lm_max_length": 32,
+        "mp_pixel_shuffle_factor": 2,
+    },
+    "train": {"batch_size": 4, "epochs": 2, "eval_interval": 3, "val_ratio": 0.2, "lr_mp": 0.01,
+              "lr_backbones": 0.01, "init": "balanced"},
+}
+
+
+def png(side, colour):
+    """A plain picture as the bytes of a PNG file."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    rows = (b"\0" + bytes(colour) * side) * side
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+class Train(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def path(self, *parts):
+        return os.path.join(self.folder, *parts)
+
+    def run_train(self, *arguments, code=0):
+        result = subprocess.run([os.path.join(BIN, "train"), *arguments], capture_output=True, text=True, timeout=300,
+                                env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+        self.assertEqual(result.returncode, code, result.stderr[-2000:])
+        return result
+
+    def metrics(self, out):
+        with open(os.path.join(out, "metrics.jsonl")) as file:
+            return [json.loads(line) for line in file]
+
+    def write_data(self, rows=40, bad=()):
+        """Pictures of two colours, one question; rows in `bad` name a picture that is not there."""
+        os.makedirs(self.path("data"))
+        for name, colour in (("red", (250, 20, 20)), ("blue", (20, 20, 250))):
+            with open(self.path("data", name + ".png"), "wb") as file:
+                file.write(png(16, colour))
+        with open(self.path("data", "train.jsonl"), "w") as file:
+            for row in range(rows):
+                name = ("red", "blue")[row % 2]
+                picture = "gone.png" if row in bad else name + ".png"
+                file.write(json.dumps({"images": [picture],
+                                       "texts": [{"user": "what color?", "assistant": name, "source": "test"}]}) + "\n")
+        with open(self.path("config.json"), "w") as file:
+            json.dump(TINY, file)
+
+    def data_arguments(self, out, *more):
+        return ("--config", self.path("config.json"), "--train_dataset", self.path("data"), "--tokenizer", TOKENIZER,
+                "--out", self.path(out), *more)
+
+    def test_runs_equal_nanovlm_s(self):
+        for name in ("accum1-clip", "accum4", "accum4-tail"):
+            with self.subTest(name):
+                with open(os.path.join(TRAIN, name + ".json")) as file:
+                    golden = json.load(file)
+                out = self.path(name)
+                clip = golden["max_grad_norm"]
+                self.run_train("--batches", os.path.join(TRAIN, "batches.safetensors"), "--checkpoint", TRAIN,
+                               "--micro_batches_per_epoch", str(golden["micro_batches_per_epoch"]),
+                               "--epochs", str(golden["epochs"]), "--dtype", "f32", "--out", out,
+                               "--gradient_accumulation_steps", str(golden["gradient_accumulation_steps"]),
+                               "--max_grad_norm", "none" if clip is None else str(clip))
+                lines = [line for line in self.metrics(out) if "batch_loss" in line]
+                losses = golden["per_micro_batch"]["loss"]
+                self.assertEqual(len(lines), len(losses))
+                for line, loss in zip(lines, losses):
+                    self.assertAlmostEqual(line["batch_loss"], loss, delta=5e-4)
+                rates = [line["lr_mp"] for line in lines if "lr_mp" in line]
+                for rate, expected in zip(rates, golden["per_step"]["lr_mp"], strict=True):
+                    self.assertAlmostEqual(rate, expected, delta=1e-12)
+                if clip is not None:
+                    norms = [line["grad_norm"] for line in lines if "grad_norm" in line]
+                    for norm, expected in zip(norms, golden["per_step"]["grad_norm_before_clipping"], strict=True):
+                        self.assertAlmostEqual(norm / expected, 1, delta=1e-3)
+
+    def test_a_data_set_is_learned_and_the_same_bits_come_twice(self):
+        self.write_data()
+        for out in ("a", "b"):
+            result = self.run_train(*self.data_arguments(out, "--epochs", "6", "--json"))
+            summary = json.loads(result.stdout)
+            self.assertTrue(os.path.exists(os.path.join(summary["checkpoint"], "model.safetensors")))
+        lines = self.metrics(self.path("a"))
+        losses = [line["batch_loss"] for line in lines if "batch_loss" in line]
+        self.assertLess(losses[-1], losses[0] / 4)
+        self.assertTrue(any("val_loss" in line for line in lines))
+        self.assertTrue(os.path.exists(self.path("a", "best", "config.json")))
+        with open(self.path("a", "last", "model.safetensors"), "rb") as a, \
+                open(self.path("b", "last", "model.safetensors"), "rb") as b:
+            self.assertEqual(a.read(), b.read())
+
+    def test_an_earlier_run_s_metrics_stay(self):
+        self.write_data()
+        for _ in range(2):
+            self.run_train(*self.data_arguments("out", "--epochs", "1"))
+        self.assertTrue(os.path.exists(self.path("out", "metrics.1.jsonl")))
+
+    def test_bad_records_are_counted_and_too_many_stop(self):
+        self.write_data(rows=80, bad=(3, 11))
+        result = self.run_train(*self.data_arguments("out", "--epochs", "1"))
+        self.assertRegex(result.stderr, r"[12] of \d+ records left out")
+        shutil.rmtree(self.path("data"))
+        self.write_data(rows=80, bad=range(0, 80, 2))
+        result = self.run_train(*self.data_arguments("out2", "--epochs", "1"), code=1)
+        self.assertIn("gone.png", result.stderr + str(result.stdout))
+
+    def test_bad_usage(self):
+        for arguments in (("--nonsense", "1"), (), ("--out", self.path("x")),
+                          ("--out", self.path("x"), "--train_dataset", "a", "--batches", "b")):
+            self.run_train(*arguments, code=2)
+
+    def test_unsound_input_is_one_line(self):
+        self.write_data()
+        batches = os.path.join(TRAIN, "batches.safetensors")
+        blocked = self.path("file")
+        with open(blocked, "w"):
+            pass
+        os.makedirs(self.path("empty"))
+        with open(self.path("empty", "train.jsonl"), "w"):
+            pass
+        for arguments, expected in (
+                (("--batches", self.path("none.safetensors"), "--out", self.path("o")), "none.safetensors"),
+                (("--batches", batches, "--checkpoint", self.path("empty"), "--out", self.path("o")), "config.json"),
+                (("--batches", batches, "--checkpoint", TRAIN, "--out", os.path.join(blocked, "x")), "file"),
+                (self.data_arguments("o", "--vit_n_heads", "3"), "vit_n_heads"),
+                (self.data_arguments("o", "--epochs", "many"), "--epochs"),
+                (self.data_arguments("o", "--lr_mp", "-1"), "lr_mp"),
+                (self.data_arguments("o", "--device", "tpu"), "tpu"),
+                (("--config", self.path("config.json"), "--train_dataset", self.path("empty"), "--tokenizer", TOKENIZER,
+                  "--out", self.path("o")), "empty"),
+        ):
+            with self.subTest(expected):
+                result = self.run_train(*arguments, code=1)
+                line = result.stderr.strip().splitlines()[-1]
+                self.assertTrue(line.startswith("train: ") or line.startswith(" "), line)
+                self.assertIn(expected, result.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
