@@ -1,5 +1,4 @@
 // eval: how good a model is on a data set: its loss, or how many of its answers are right.
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 

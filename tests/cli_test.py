@@ -380,7 +380,7 @@ class InspectBatch(Cli):
 
     def test_text_and_out(self):
         data = self.dataset()
-        arguments = ("--dataset", data, "--tokenizer", TOKENIZER, "--image_size", 8, "--batch_size", 20)
+        arguments = ("--dataset", data, "--image_size", 8, "--batch_size", 20)
         text = self.done("inspect", "batch", *arguments, "--out", self.path("batch.safetensors"))
         self.assertIn("[red\u2502<|endoftext|>]", text)
         self.assertIn("left out (no picture)", text)

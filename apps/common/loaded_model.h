@@ -11,8 +11,8 @@ namespace nanovlm {
 // "f32" or "bf16".
 DType dtype_of(const std::string& name);
 
-// `given` where it is not empty; else the tokenizer.json in the checkpoint's folder; else the one under assets/.
-// Errors: nothing is there, or it has more tokens than the model.
+// `given` where it is not empty; else the tokenizer.json in the checkpoint's folder (which may be empty); else the one
+// under assets/. Errors: nothing is there, or it has more tokens than the model.
 PromptTokenizer load_tokenizer(const std::string& given, const std::string& checkpoint, const VLMConfig& config,
                                std::vector<std::string>& warnings);
 

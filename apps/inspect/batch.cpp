@@ -4,12 +4,12 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "apps/common/loaded_model.h"
 #include "apps/common/output.h"
 #include "apps/inspect/sections.h"
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "engine/safetensors.h"
-#include "model/config.h"
 
 namespace nanovlm::inspect {
 namespace {
@@ -43,11 +43,7 @@ Row row_of(const Batch& batch, int64_t b) {
   return result;
 }
 
-std::shared_ptr<const Collator> collator_of(const Settings& s, const PromptTokenizer& text) {
-  VLMConfig config;
-  std::vector<std::string> warnings;
-  if (!s.config.empty()) config = load_config(s.config, warnings);
-  note("inspect", warnings);
+std::shared_ptr<const Collator> collator_of(const Settings& s, const VLMConfig& config, const PromptTokenizer& text) {
   const int64_t size = s.image_size.value_or(config.vit_img_size), length = s.max_length.value_or(config.lm_max_length);
   CollateOptions options;
   options.image_size = size;
@@ -143,8 +139,11 @@ void write(const std::string& path, const Batch& batch) {
 }
 
 void inspect_batch(const Settings& s) {
-  const PromptTokenizer text = PromptTokenizer::load(s.tokenizer);
-  const auto collator = collator_of(s, text);
+  std::vector<std::string> warnings;
+  const VLMConfig config = s.config.empty() ? VLMConfig() : load_config(s.config, warnings);
+  const PromptTokenizer text = load_tokenizer(s.tokenizer, s.config, config, warnings);
+  note("inspect", warnings);
+  const auto collator = collator_of(s, config, text);
   const auto source = open_dataset(s.dataset, s.split);
   std::vector<int64_t> rows = all_rows(*source);
   check(s.first < source->size(), "--first ", s.first, ": expected a record of the ", source->size(),
@@ -174,7 +173,7 @@ void add_batch(CommandLine& line) {
   CommandLine section = line.section("batch", "records as the model is given them", [s] { inspect_batch(*s); });
   section.option("--dataset", s->dataset, "folder or .jsonl file; several are put together").required();
   section.option("--split", s->split, "in a folder: which <split>.jsonl");
-  section.option("--tokenizer", s->tokenizer, "tokenizer.json or its folder").required();
+  section.option("--tokenizer", s->tokenizer, "tokenizer.json; else the checkpoint's own, else the one in assets/");
   section.option("--config", s->config, "config.json or checkpoint: picture size and longest text");
   section.option("--image_size", s->image_size, "in place of the configuration's").in(1, 8192);
   section.option("--max_length", s->max_length, "in place of the configuration's").in(1, 1 << 24);

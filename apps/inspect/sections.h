@@ -3,8 +3,6 @@
 #pragma once
 #include <string>
 
-#include <nlohmann/json_fwd.hpp>
-
 #include "apps/common/cli.h"
 #include "engine/tensor.h"
 
