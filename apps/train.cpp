@@ -125,10 +125,19 @@ class DatasetSource : public Source {
   int64_t micro_batches_per_epoch() const override { return loader_->batches_per_epoch(); }
   Loader& loader() { return *loader_; }
 
+  // What was left out lately, and why; after the first few only the count at the end of the run tells.
+  std::vector<std::string> notes() {
+    std::vector<std::string> lines;
+    for (const Skip& skip : loader_->take_skipped())
+      if (++skipped_ <= kSkipsShown) lines.push_back("left out: " + skip.message);
+    return lines;
+  }
+
  private:
   std::unique_ptr<Loader> loader_;
   bool blind_;
-  int64_t accumulation_;
+  static constexpr int64_t kSkipsShown = 10;
+  int64_t accumulation_, skipped_ = 0;
   std::optional<LoadedBatch> ahead_;  // read one batch early, to know where an epoch ends
 };
 
@@ -223,6 +232,8 @@ class Run {
         steps_ = step;
         break;
       }
+      if (DatasetSource* data = dataset())
+        for (const std::string& line : data->notes()) log_.note(line);
       const StepResult result = take(work.batches, step);
       const double seconds = log_.seconds() - start;
       int64_t tokens = 0, samples = 0;

@@ -116,6 +116,10 @@ void Loader::watch(bool bad) {
 void Loader::end_epoch() {
   check(epoch_batches_ > 0 || epoch_first_row_ > 0, "loader: ", rows(), " records gave no batch of ",
         options_.batch_size, ": ", assembled_.text());
+  // A data set smaller than the window is judged as a whole.
+  check(static_cast<double>(bad_in_window_) <= options_.max_bad_share * static_cast<double>(window_.size()), "loader: ",
+        bad_in_window_, " of ", window_.size(), " records are bad, but at most ", options_.max_bad_share * 100,
+        " % may be; so far ", assembled_.text());
   position_ = {position_.epoch + 1, 0};
   epoch_first_row_ = epoch_batches_ = 0;
   window_.clear();  // the next epoch meets the same bad records again

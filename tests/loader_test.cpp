@@ -160,7 +160,8 @@ TEST_CASE("a loader that begins where another stood goes on as that one does") {
   });
   for (const bool drop_last : {true, false})
     for (const int workers : {0, 2}) {
-      LoaderOptions options{.batch_size = 4, .epochs = 3, .seed = 9, .drop_last = drop_last, .workers = workers};
+      LoaderOptions options{
+          .batch_size = 4, .epochs = 3, .seed = 9, .drop_last = drop_last, .workers = workers, .max_bad_share = 1};
       std::vector<std::pair<LoaderPosition, std::vector<int64_t>>> whole;
       Loader loader = loader_of(source, options);
       for (int e = 0; e < 3; ++e) {
@@ -192,7 +193,7 @@ TEST_CASE("bad records are left out, counted by reason and reported in order") {
   for (const int workers : kWorkers) {
     CAPTURE(workers);
     const auto source = std::make_shared<Rows>(100, faulty);
-    LoaderOptions options{.batch_size = 8, .shuffle = false, .workers = workers};
+    LoaderOptions options{.batch_size = 8, .shuffle = false, .workers = workers, .max_bad_share = 0.2};
     Loader loader = loader_of(source, options);
     const auto first = loader.next();
     REQUIRE(first);
@@ -235,6 +236,41 @@ TEST_CASE("too many bad records stop the loader") {
     lenient.max_bad_share = 0.2;
     Loader all = loader_of(source, lenient);
     CHECK(epoch_of(all).rows().size() == 1800);
+  }
+}
+
+TEST_CASE("a data set smaller than the window is judged as a whole") {
+  const auto source = std::make_shared<Rows>(20, [](int64_t row) {
+    if (row % 4 == 0) bad_record(Fault::no_text, row);
+  });
+  LoaderOptions options{.batch_size = 4, .workers = 0, .max_bad_share = 0.25};
+  Loader tolerant = loader_of(source, options);
+  while (tolerant.next()) {
+  }
+  CHECK(tolerant.report().batches == 3);
+  options.max_bad_share = 0.2;
+  Loader strict = loader_of(source, options);
+  const auto drain = [&] {
+    while (strict.next()) {
+    }
+  };
+  CHECK_THROWS_WITH(drain(), Catch::Contains("5 of 20 records are bad") && Catch::Contains("20 %"));
+}
+
+TEST_CASE("a data set smaller than the window is judged at the end of its epoch") {
+  const auto source = std::make_shared<Rows>(50, [](int64_t row) {
+    if (row % 8 == 0) bad_record(Fault::broken_picture, row);
+  });
+  for (const int workers : {0, 2}) {
+    LoaderOptions options{.batch_size = 4, .epochs = 2, .workers = workers};
+    Loader strict = loader_of(source, options);
+    CHECK(
+        message_of([&] { epoch_of(strict); }) ==
+        "loader: 7 of 50 records are bad, but at most 10 % may be; so far 7 of 50 records left out: 7 broken picture");
+    options.max_bad_share = 0.14;
+    Loader lenient = loader_of(source, options);
+    CHECK(epoch_of(lenient).batches.size() == 10);
+    CHECK(epoch_of(lenient).batches.size() == 10);
   }
 }
 
