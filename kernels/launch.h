@@ -45,7 +45,7 @@ inline void check_shape(const char* name, const LaunchShape& shape) {
 // An argument as the kernel's parameter type. An integer that the parameter cannot hold throws instead of wrapping.
 template <class Parameter, class Argument>
 Parameter kernel_argument(const char* name, const Argument& value) {
-  if constexpr (std::is_integral_v<Parameter> && std::is_integral_v<Argument>) {
+  if constexpr (std::is_integral_v<Parameter> && std::is_integral_v<Argument> && !std::is_same_v<Parameter, Argument>) {
     if (!std::in_range<Parameter>(value))
       throw std::invalid_argument(std::string(name) + ": argument " + std::to_string(value) +
                                   " does not fit the kernel's parameter of " + std::to_string(sizeof(Parameter)) +
