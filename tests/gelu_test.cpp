@@ -15,12 +15,12 @@ struct Outputs {
 };
 
 template <class Backend>
-Outputs run(Backend backend, Buffer x, Buffer dy, bool in_place = false) {
+Outputs run(Backend backend, Stream stream, Buffer x, Buffer dy, bool in_place = false) {
   const int64_t n = x.values().size();
   const DType dtype = x.dtype();
   Outputs out{in_place ? x : Buffer(n, dtype), in_place ? dy : Buffer(n, dtype)};
-  kernels::gelu_backward(backend, kernels::GeluBackward{x, in_place ? out.dx : dy, out.dx, n, dtype}, {});
-  kernels::gelu(backend, kernels::Gelu{in_place ? out.y : x, out.y, n, dtype}, {});
+  kernels::gelu_backward(backend, kernels::GeluBackward{x, in_place ? out.dx : dy, out.dx, n, dtype}, stream);
+  kernels::gelu(backend, kernels::Gelu{in_place ? out.y : x, out.y, n, dtype}, stream);
   return out;
 }
 
@@ -38,17 +38,17 @@ void check_outputs(const Outputs& out, const Buffer& x, const Buffer& dy) {
 }
 
 TEST_CASE("gelu and its gradient are as exact as the plain formula") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     for (DType dtype : kFloatDTypes)
       for (int64_t n : kSizes)
         for (double deviation : {0.01, 1.0, 10.0}) {
           CAPTURE(name_of(dtype), n, deviation);
           Random random(n);
           const Buffer x = random.normal(n, dtype, deviation), dy = random.normal(n, dtype);
-          const Outputs out = run(backend, x, dy);
+          const Outputs out = run(backend, stream, x, dy);
           check_outputs(out, x, dy);
-          check_same_bits(out, run(backend, x, dy));
-          check_same_bits(out, run(backend, x, dy, true));  // y over x, dx over dy
+          check_same_bits(out, run(backend, stream, x, dy));
+          check_same_bits(out, run(backend, stream, x, dy, true));  // y over x, dx over dy
         }
   });
 }
@@ -59,8 +59,8 @@ TEST_CASE("gelu gives the same bits on one thread and on two") {
       Random random(1);
       const Buffer x = random.normal(50001, dtype), dy = random.normal(50001, dtype);
       with_threads(1, [&] {
-        const Outputs one = run(backend, x, dy);
-        with_threads(2, [&] { check_same_bits(one, run(backend, x, dy)); });
+        const Outputs one = run(backend, {}, x, dy);
+        with_threads(2, [&] { check_same_bits(one, run(backend, {}, x, dy)); });
       });
     }
   });
@@ -68,12 +68,12 @@ TEST_CASE("gelu gives the same bits on one thread and on two") {
 
 TEST_CASE("gelu far from 0") {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  for_each_backend([&](auto backend) {
+  for_each_backend([&](auto backend, Stream stream) {
     const Values x = repeated({1e10, 100, -100, -1e10, NAN}, 20), dy(x.size(), 1.0);
-    const Outputs out = run(backend, Buffer(x, DType::f32), Buffer(dy, DType::f32));
+    const Outputs out = run(backend, stream, Buffer(x, DType::f32), Buffer(dy, DType::f32));
     CHECK(max_error(out.y.values(), repeated({1e10, 100, 0, 0, NAN}, 20)) == 0);
     CHECK(max_error(out.dx.values(), repeated({1, 1, 0, 0, NAN}, 20)) == 0);
-    CHECK(run(backend, Buffer(Values{kInfinity}, DType::f32), Buffer(Values{1}, DType::f32)).y.values()[0] ==
+    CHECK(run(backend, stream, Buffer(Values{kInfinity}, DType::f32), Buffer(Values{1}, DType::f32)).y.values()[0] ==
           kInfinity);
   });
 }
@@ -92,7 +92,7 @@ TEST_CASE("gelu agrees with PyTorch, which passes the same rule") {
     CAPTURE(k);
     const Buffer x(fixture(k, "in.x"), DType::f32), dy(fixture(k, "upstream"), DType::f32);
     check_outputs({Buffer(fixture(k, "out"), DType::f32), Buffer(fixture(k, "grad.x"), DType::f32)}, x, dy);
-    for_each_backend([&](auto backend) { check_outputs(run(backend, x, dy), x, dy); });
+    for_each_backend([&](auto backend, Stream stream) { check_outputs(run(backend, stream, x, dy), x, dy); });
   }
 }
 
