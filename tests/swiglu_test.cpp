@@ -24,16 +24,16 @@ struct Outputs {
 };
 
 template <class Backend>
-Outputs run(Backend backend, const Operands& operands, bool in_place = false) {
+Outputs run(Backend backend, Stream stream, const Operands& operands, bool in_place = false) {
   Operands o = operands;
   const int64_t n = o.gate.values().size();
   const DType dtype = o.gate.dtype();
   Outputs out{Buffer(n, dtype), in_place ? o.dy : Buffer(n, dtype), Buffer(n, dtype), Buffer(n, dtype)};
-  kernels::swiglu(backend, kernels::Swiglu{o.gate, o.up, out.y, n, dtype}, {});
+  kernels::swiglu(backend, kernels::Swiglu{o.gate, o.up, out.y, n, dtype}, stream);
   kernels::swiglu_backward(
       backend,
       kernels::SwigluBackward{o.gate, o.up, in_place ? out.dgate : o.dy, out.dgate, out.dup, out.y_again, n, dtype},
-      {});
+      stream);
   return out;
 }
 
@@ -56,28 +56,29 @@ void check_outputs(const Outputs& out, const Operands& o) {
 }
 
 TEST_CASE("swiglu and its gradient are as exact as the plain formula") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     for (DType dtype : kFloatDTypes)
       for (int64_t n : kSizes)
         for (double deviation : {0.01, 1.0, 30.0}) {
           CAPTURE(name_of(dtype), n, deviation);
           const Operands operands = random_operands(n, dtype, deviation);
-          const Outputs out = run(backend, operands);
+          const Outputs out = run(backend, stream, operands);
           check_outputs(out, operands);
           CHECK(out.y_again.same_bits(out.y));
-          check_same_bits(out, run(backend, operands));
-          check_same_bits(out, run(backend, operands, true));  // dgate over dy
+          check_same_bits(out, run(backend, stream, operands));
+          check_same_bits(out, run(backend, stream, operands, true));  // dgate over dy
         }
   });
 }
 
 TEST_CASE("swiglu's gradient without the output again") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     for (DType dtype : kFloatDTypes) {
       Operands o = random_operands(33, dtype, 1);
       Buffer dgate(33, dtype), dup(33, dtype), none(0, dtype);
-      kernels::swiglu_backward(backend, kernels::SwigluBackward{o.gate, o.up, o.dy, dgate, dup, none, 33, dtype}, {});
-      const Outputs out = run(backend, o);
+      kernels::swiglu_backward(backend, kernels::SwigluBackward{o.gate, o.up, o.dy, dgate, dup, none, 33, dtype},
+                               stream);
+      const Outputs out = run(backend, stream, o);
       CHECK(dgate.same_bits(out.dgate));
       CHECK(dup.same_bits(out.dup));
       CHECK(dgate.intact());
@@ -90,18 +91,18 @@ TEST_CASE("swiglu gives the same bits on one thread and on two") {
     for (DType dtype : kFloatDTypes) {
       const Operands operands = random_operands(50001, dtype, 1);
       with_threads(1, [&] {
-        const Outputs one = run(backend, operands);
-        with_threads(2, [&] { check_same_bits(one, run(backend, operands)); });
+        const Outputs one = run(backend, {}, operands);
+        with_threads(2, [&] { check_same_bits(one, run(backend, {}, operands)); });
       });
     }
   });
 }
 
 TEST_CASE("swiglu far from 0") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     const Operands o{Buffer(repeated({200, -200, NAN}, 33), DType::f32), Buffer(Values(99, 2.0), DType::f32),
                      Buffer(Values(99, 1.0), DType::f32)};
-    const Outputs out = run(backend, o);
+    const Outputs out = run(backend, stream, o);
     CHECK(max_error(out.y.values(), repeated({400, 0, NAN}, 33)) == 0);
     CHECK(max_error(out.dgate.values(), repeated({2, 0, NAN}, 33)) == 0);
     CHECK(max_error(out.dup.values(), repeated({200, 0, NAN}, 33)) == 0);
@@ -128,7 +129,7 @@ TEST_CASE("swiglu agrees with PyTorch, which passes the same rule") {
     const auto f32 = [&](const char* name) { return Buffer(fixture(k, name), DType::f32); };
     const Operands o{f32("in.gate"), f32("in.up"), f32("upstream")};
     check_outputs({f32("out"), f32("grad.gate"), f32("grad.up"), f32("out")}, o);
-    for_each_backend([&](auto backend) { check_outputs(run(backend, o), o); });
+    for_each_backend([&](auto backend, Stream stream) { check_outputs(run(backend, stream, o), o); });
   }
 }
 
