@@ -23,12 +23,12 @@ State initial(const Values& p) {
 
 // One step. scale is empty (null) or one number.
 template <class Backend>
-void run(Backend backend, State& state, Buffer g, Buffer scale, int64_t t, const AdamWSettings& a) {
+void run(Backend backend, Stream stream, State& state, Buffer g, Buffer scale, int64_t t, const AdamWSettings& a) {
   const int64_t n = g.values().size();
   kernels::adamw(backend,
                  kernels::AdamW{state.p, state.m, state.v, g, state.copy, scale, n, t, a.lr, a.beta1, a.beta2, a.eps,
                                 a.weight_decay},
-                 {});
+                 stream);
 }
 
 struct Expected {
@@ -43,7 +43,7 @@ void check_state(const State& state, const Expected& exact, const Expected& roun
 
 TEST_CASE("AdamW is as exact as the plain formula") {
   const Buffer none(0, DType::f32), quarter(Values{0.25}, DType::f32);
-  for_each_backend([&](auto backend) {
+  for_each_backend([&](auto backend, Stream stream) {
     for (int64_t n : kSizes)
       // Gradients so small that eps counts; parameters of 0, so that the update shows to its last digits.
       for (double size : {1.0, 1e-6})
@@ -55,7 +55,7 @@ TEST_CASE("AdamW is as exact as the plain formula") {
             Expected exact{state.p.values(), Values(n), Values(n)}, rounded = exact;
             for (int64_t t = 1; t <= 3; ++t) {
               const Buffer g = random.normal(n, DType::f32, size);
-              run(backend, state, g, scaled ? quarter : none, t, kSettings);
+              run(backend, stream, state, g, scaled ? quarter : none, t, kSettings);
               const double scale = scaled ? 0.25 : 1;
               reference::adamw<double>(exact.p, exact.m, exact.v, g.values(), scale, t, kSettings);
               reference::adamw<float>(rounded.p, rounded.m, rounded.v, g.values(), scale, t, kSettings);
@@ -67,13 +67,13 @@ TEST_CASE("AdamW is as exact as the plain formula") {
 }
 
 TEST_CASE("AdamW without a rounded copy gives the same parameters") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     Random random(5);
     const Values p = random.normal(1001, DType::f32).values();
     const Buffer g = random.normal(1001, DType::f32), none(0, DType::f32);
     State with = initial(p), without{with.p, with.m, with.v, Buffer(0, DType::bf16)};
-    run(backend, with, g, none, 1, kSettings);
-    run(backend, without, g, none, 1, kSettings);
+    run(backend, stream, with, g, none, 1, kSettings);
+    run(backend, stream, without, g, none, 1, kSettings);
     CHECK(with.p.same_bits(without.p));
   });
 }
@@ -83,8 +83,8 @@ TEST_CASE("AdamW gives the same bits on one thread and on two") {
     Random random(6);
     State one = initial(random.normal(50001, DType::f32).values()), two = one;
     const Buffer g = random.normal(50001, DType::f32), none(0, DType::f32);
-    with_threads(1, [&] { run(backend, one, g, none, 1, kSettings); });
-    with_threads(2, [&] { run(backend, two, g, none, 1, kSettings); });
+    with_threads(1, [&] { run(backend, {}, one, g, none, 1, kSettings); });
+    with_threads(2, [&] { run(backend, {}, two, g, none, 1, kSettings); });
     CHECK(one.p.same_bits(two.p));
     CHECK(one.m.same_bits(two.m));
     CHECK(one.v.same_bits(two.v));
@@ -101,13 +101,13 @@ TEST_CASE("AdamW follows PyTorch step by step, which passes the same rule") {
     const auto row = [&](const Values& all, int64_t t) {
       return Values(all.begin() + (t - 1) * n, all.begin() + t * n);
     };
-    for_each_backend([&](auto backend) {
+    for_each_backend([&](auto backend, Stream stream) {
       State state = initial(start);
       Expected exact{start, Values(n), Values(n)}, rounded = exact;
       for (int64_t t = 1; t <= steps; ++t) {
         CAPTURE(k, t);
         const Values g = row(gradients, t);
-        run(backend, state, Buffer(g, DType::f32), Buffer(0, DType::f32), t, kCases[k]);
+        run(backend, stream, state, Buffer(g, DType::f32), Buffer(0, DType::f32), t, kCases[k]);
         reference::adamw<double>(exact.p, exact.m, exact.v, g, 1, t, kCases[k]);
         reference::adamw<float>(rounded.p, rounded.m, rounded.v, g, 1, t, kCases[k]);
         check_state(state, exact, rounded);
@@ -123,44 +123,44 @@ TEST_CASE("AdamW follows PyTorch step by step, which passes the same rule") {
 constexpr double kSumError = 1e-12;
 
 template <class Backend>
-double sum_of_squares(Backend backend, Buffer x, int64_t n, double before, bool accumulate) {
+double sum_of_squares(Backend backend, Stream stream, Buffer x, int64_t n, double before, bool accumulate) {
   double sum = before;
-  kernels::sum_of_squares(backend, kernels::SumOfSquares{x, &sum, n, accumulate}, {});
+  kernels::sum_of_squares(backend, kernels::SumOfSquares{x, &sum, n, accumulate}, stream);
   return sum;
 }
 
 TEST_CASE("the sum of squares is exact to fp64, and the same on one thread and on two") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     // The last: more than one chunk of the CPU's, and a remainder.
     for (int64_t n : {1, 31, 33, 1001, 16385, 100003}) {
       CAPTURE(n);
       const Buffer x = Random(n).normal(n, DType::f32, 1, 3);
       const double exact = dot(x.values(), x.values());
       with_threads(1, [&] {
-        const double one = sum_of_squares(backend, x, n, 5, false);
+        const double one = sum_of_squares(backend, stream, x, n, 5, false);
         CHECK(std::abs(one - exact) <= kSumError * exact);
-        CHECK(std::abs(sum_of_squares(backend, x, n, 5, true) - exact - 5) <= kSumError * (exact + 5));
-        with_threads(2, [&] { CHECK(sum_of_squares(backend, x, n, 5, false) == one); });
+        CHECK(std::abs(sum_of_squares(backend, stream, x, n, 5, true) - exact - 5) <= kSumError * (exact + 5));
+        with_threads(2, [&] { CHECK(sum_of_squares(backend, stream, x, n, 5, false) == one); });
       });
     }
-    CHECK(sum_of_squares(backend, Buffer(0, DType::f32), 0, 5, true) == 5);
-    CHECK(sum_of_squares(backend, Buffer(0, DType::f32), 0, 5, false) == 0);
+    CHECK(sum_of_squares(backend, stream, Buffer(0, DType::f32), 0, 5, true) == 5);
+    CHECK(sum_of_squares(backend, stream, Buffer(0, DType::f32), 0, 5, false) == 0);
   });
 }
 
 template <class Backend>
-Values clip(Backend backend, double sum, double max_norm) {
+Values clip(Backend backend, Stream stream, double sum, double max_norm) {
   Buffer norm(1, DType::f32), scale(1, DType::f32);
-  kernels::clip_scale(backend, kernels::ClipScale{&sum, norm, scale, max_norm}, {});
+  kernels::clip_scale(backend, kernels::ClipScale{&sum, norm, scale, max_norm}, stream);
   return {norm.values()[0], scale.values()[0]};
 }
 
 TEST_CASE("clipping scales to the norm that is allowed, and never up") {
-  for_each_backend([](auto backend) {
-    CHECK(max_error(clip(backend, 16, 1), {4, static_cast<float>(1 / (4 + 1e-6))}) == 0);
-    CHECK(max_error(clip(backend, 0.25, 1), {0.5, 1}) == 0);
-    CHECK(max_error(clip(backend, 0, 1), {0, 1}) == 0);
-    CHECK(std::isnan(clip(backend, NAN, 1)[1]));  // a broken gradient must not pass for a sound one
+  for_each_backend([](auto backend, Stream stream) {
+    CHECK(max_error(clip(backend, stream, 16, 1), {4, static_cast<float>(1 / (4 + 1e-6))}) == 0);
+    CHECK(max_error(clip(backend, stream, 0.25, 1), {0.5, 1}) == 0);
+    CHECK(max_error(clip(backend, stream, 0, 1), {0, 1}) == 0);
+    CHECK(std::isnan(clip(backend, stream, NAN, 1)[1]));  // a broken gradient must not pass for a sound one
   });
 }
 
@@ -168,13 +168,13 @@ TEST_CASE("clipping agrees with PyTorch") {
   const OpFixture fixture("clip_grad_norm");
   constexpr double kMaxNorm[] = {1, 1, 0.5};
   for (int k = 0; k < 3; ++k) {
-    for_each_backend([&](auto backend) {
+    for_each_backend([&](auto backend, Stream stream) {
       double sum = 0;
       for (int i = 0; i < 3; ++i) {
         const Values g = fixture(k, "in.grad" + std::to_string(i));
-        sum = sum_of_squares(backend, Buffer(g, DType::f32), g.size(), sum, true);
+        sum = sum_of_squares(backend, stream, Buffer(g, DType::f32), g.size(), sum, true);
       }
-      const Values result = clip(backend, sum, kMaxNorm[k]);
+      const Values result = clip(backend, stream, sum, kMaxNorm[k]);
       check_close("norm", fixture(k, "out.norm"), {std::sqrt(sum)}, {result[0]});
       for (int i = 0; i < 3; ++i) {
         const Values g = fixture(k, "in.grad" + std::to_string(i));
