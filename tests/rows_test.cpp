@@ -14,15 +14,15 @@ struct Case {
 constexpr Case kCases[] = {{1, 1, 1}, {7, 31, 5}, {9, 33, 40}, {30, 576, 20}, {3, 1001, 7}};
 
 template <class Backend>
-Buffer gather(Backend backend, Buffer x, Buffer index, int64_t R, int64_t C, DType out) {
+Buffer gather(Backend backend, Stream stream, Buffer x, Buffer index, int64_t R, int64_t C, DType out) {
   Buffer y(R * C, out);
-  kernels::gather_rows(backend, kernels::GatherRows{x, index, y, R, C, x.dtype(), out}, {});
+  kernels::gather_rows(backend, kernels::GatherRows{x, index, y, R, C, x.dtype(), out}, stream);
   return y;
 }
 
 template <class Backend>
-Buffer scatter(Backend backend, Buffer x, Buffer index, Buffer y, int64_t R, int64_t C) {
-  kernels::scatter_rows(backend, kernels::ScatterRows{x, index, y, R, C, x.dtype(), y.dtype()}, {});
+Buffer scatter(Backend backend, Stream stream, Buffer x, Buffer index, Buffer y, int64_t R, int64_t C) {
+  kernels::scatter_rows(backend, kernels::ScatterRows{x, index, y, R, C, x.dtype(), y.dtype()}, stream);
   return y;
 }
 
@@ -44,17 +44,17 @@ struct Groups {
 };
 
 template <class Backend>
-Buffer gather_backward(Backend backend, Buffer dy, const Buffer& index, Buffer dx, int64_t C) {
+Buffer gather_backward(Backend backend, Stream stream, Buffer dy, const Buffer& index, Buffer dx, int64_t C) {
   const Groups groups(index.values());
   Buffer target(groups.target, DType::i32), starts(groups.starts, DType::i32), order(groups.order, DType::i32);
   const int64_t U = groups.target.size();
   kernels::gather_rows_backward(backend, kernels::GatherRowsBackward{dy, target, starts, order, dx, U, C, dy.dtype()},
-                                {});
+                                stream);
   return dx;
 }
 
 TEST_CASE("gather and scatter move rows and convert them") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     for (DType in : kFloatDTypes)
       for (DType out : kFloatDTypes)
         for (const auto [R, C, source] : kCases) {
@@ -62,7 +62,7 @@ TEST_CASE("gather and scatter move rows and convert them") {
           Random random(R + C);
           const Buffer x = random.normal(source * C, in), index = random.integers(R, source);
           const Buffer expected(reference::gather_rows(x.values(), index.values(), C), out);
-          CHECK(max_error(gather(backend, x, index, R, C, out).values(), expected.values()) == 0);
+          CHECK(max_error(gather(backend, stream, x, index, R, C, out).values(), expected.values()) == 0);
 
           // Distinct places, of which some stay as they were.
           const std::vector<int64_t> order = random.permutation(R + 3);
@@ -70,24 +70,24 @@ TEST_CASE("gather and scatter move rows and convert them") {
           const Buffer rows = random.normal(R * C, in), before = random.normal((R + 3) * C, out);
           const Values moved = Buffer(rows.values(), out).values();
           const Values after = reference::scatter_rows(moved, places.values(), C, before.values());
-          CHECK(max_error(scatter(backend, rows, places, before, R, C).values(), after) == 0);
+          CHECK(max_error(scatter(backend, stream, rows, places, before, R, C).values(), after) == 0);
         }
   });
 }
 
 TEST_CASE("a gather's gradient adds up the rows of each place") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     for (DType dtype : kFloatDTypes)
       for (const auto [R, C, source] : kCases) {
         CAPTURE(name_of(dtype), R, C, source);
         Random random(R * C);
         const Buffer dy = random.normal(R * C, dtype), index = random.integers(R, source);
         const Buffer before = random.normal(source * C, DType::f32);
-        const Buffer dx = gather_backward(backend, dy, index, before, C);
+        const Buffer dx = gather_backward(backend, stream, dy, index, before, C);
         const Values exact = reference::gather_rows_backward<double>(dy.values(), index.values(), C, before.values());
         check_close("dx", dx.values(), exact,
                     reference::gather_rows_backward<float>(dy.values(), index.values(), C, before.values()));
-        CHECK(dx.same_bits(gather_backward(backend, dy, index, before, C)));
+        CHECK(dx.same_bits(gather_backward(backend, stream, dy, index, before, C)));
       }
   });
 }
@@ -99,22 +99,22 @@ TEST_CASE("moving rows gives the same bits on one thread and on two") {
     const Buffer x = random.normal(kRows * kColumns, DType::bf16), index = random.integers(kRows, 3);
     const Buffer before = random.normal(3 * kColumns, DType::f32);
     with_threads(1, [&] {
-      const Buffer y = gather(backend, x, index, kRows, kColumns, DType::f32);
-      const Buffer dx = gather_backward(backend, x, index, before, kColumns);
+      const Buffer y = gather(backend, {}, x, index, kRows, kColumns, DType::f32);
+      const Buffer dx = gather_backward(backend, {}, x, index, before, kColumns);
       with_threads(2, [&] {
-        CHECK(y.same_bits(gather(backend, x, index, kRows, kColumns, DType::f32)));
-        CHECK(dx.same_bits(gather_backward(backend, x, index, before, kColumns)));
+        CHECK(y.same_bits(gather(backend, {}, x, index, kRows, kColumns, DType::f32)));
+        CHECK(dx.same_bits(gather_backward(backend, {}, x, index, before, kColumns)));
       });
     });
   });
 }
 
 TEST_CASE("no rows are no work") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     const Buffer none(0, DType::f32), index(0, DType::i32), before(Values(6, 1.0), DType::f32);
-    CHECK(gather(backend, before, index, 0, 3, DType::f32).intact());
-    CHECK(scatter(backend, none, index, before, 0, 3).same_bits(before));
-    CHECK(gather_backward(backend, none, index, before, 3).same_bits(before));
+    CHECK(gather(backend, stream, before, index, 0, 3, DType::f32).intact());
+    CHECK(scatter(backend, stream, none, index, before, 0, 3).same_bits(before));
+    CHECK(gather_backward(backend, stream, none, index, before, 3).same_bits(before));
   });
 }
 
@@ -129,9 +129,9 @@ TEST_CASE("the embedding's lookup and gradient agree with PyTorch") {
     const auto exact = reference::gather_rows_backward<double>(dy.values(), ids.values(), C, zeros);
     const auto rounded = reference::gather_rows_backward<float>(dy.values(), ids.values(), C, zeros);
     check_close("PyTorch's gradient", fixture(k, "grad.weight"), exact, rounded);
-    for_each_backend([&](auto backend) {
-      CHECK(max_error(gather(backend, weight, ids, R, C, DType::f32).values(), fixture(k, "out")) == 0);
-      const Buffer dweight = gather_backward(backend, dy, ids, Buffer(zeros, DType::f32), C);
+    for_each_backend([&](auto backend, Stream stream) {
+      CHECK(max_error(gather(backend, stream, weight, ids, R, C, DType::f32).values(), fixture(k, "out")) == 0);
+      const Buffer dweight = gather_backward(backend, stream, dy, ids, Buffer(zeros, DType::f32), C);
       check_close("gradient", dweight.values(), exact, rounded);
     });
   }
