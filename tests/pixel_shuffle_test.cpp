@@ -15,25 +15,25 @@ struct Case {
 constexpr Case kCases[] = {{1, 1, 1, 1}, {2, 31, 4, 2}, {1, 33, 6, 3}, {3, 7, 5, 5}, {2, 768, 14, 2}};
 
 template <class Backend>
-Buffer run(Backend backend, Buffer x, Case shape, bool inverse) {
+Buffer run(Backend backend, Stream stream, Buffer x, Case shape, bool inverse) {
   Buffer y(shape.B * shape.n * shape.n * shape.C, x.dtype());
   kernels::pixel_shuffle(backend, kernels::PixelShuffle{x, y, shape.B, shape.C, shape.n, shape.f, inverse, x.dtype()},
-                         {});
+                         stream);
   return y;
 }
 
 TEST_CASE("pixel shuffle and its inverse move every entry to its place") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     for (DType dtype : kFloatDTypes)
       for (Case shape : kCases)
         for (bool inverse : {false, true}) {
           CAPTURE(name_of(dtype), shape.B, shape.C, shape.n, shape.f, inverse);
           const Buffer x = Random(shape.C).normal(shape.B * shape.n * shape.n * shape.C, dtype);
-          const Buffer y = run(backend, x, shape, inverse);
+          const Buffer y = run(backend, stream, x, shape, inverse);
           const Values expected = reference::pixel_shuffle(x.values(), shape.B, shape.C, shape.n, shape.f, inverse);
           CHECK(max_error(y.values(), expected) == 0);
-          CHECK(run(backend, y, shape, !inverse).same_bits(x));
-          with_threads(1, [&] { CHECK(run(backend, x, shape, inverse).same_bits(y)); });
+          CHECK(run(backend, stream, y, shape, !inverse).same_bits(x));
+          with_threads(1, [&] { CHECK(run(backend, stream, x, shape, inverse).same_bits(y)); });
         }
   });
 }
@@ -44,9 +44,9 @@ TEST_CASE("pixel shuffle agrees with nanoVLM's") {
   for (int k = 0; k < 4; ++k) {
     CAPTURE(k);
     const Buffer x(fixture(k, "in.x"), DType::f32), dy(fixture(k, "upstream"), DType::f32);
-    for_each_backend([&](auto backend) {
-      CHECK(max_error(run(backend, x, kSettings[k], false).values(), fixture(k, "out")) == 0);
-      CHECK(max_error(run(backend, dy, kSettings[k], true).values(), fixture(k, "grad.x")) == 0);
+    for_each_backend([&](auto backend, Stream stream) {
+      CHECK(max_error(run(backend, stream, x, kSettings[k], false).values(), fixture(k, "out")) == 0);
+      CHECK(max_error(run(backend, stream, dy, kSettings[k], true).values(), fixture(k, "grad.x")) == 0);
     });
   }
 }
