@@ -10,9 +10,7 @@ namespace {
 
 constexpr int kMaxWarps = 4;
 
-int64_t shared_floats(int warps, int step) {
-  return 2 * kTileRows * step + warps * kOwnRows * (step + kWeightStep);
-}
+int64_t shared_floats(int warps, int step) { return 2 * kTileRows * step + warps * kOwnRows * (step + kWeightStep); }
 
 template <class T, int kQuads>
 __global__ void __launch_bounds__(kMaxWarps* kWarp) attention_kernel(const Attention a, int tiles) {
