@@ -51,6 +51,8 @@ accuracy() { # folder, further flags: prints the line of eval's report, and keep
   "$python" -c 'import json, sys; r = json.load(open(sys.argv[1])); print(r["accuracy"])' "$folder/eval.json"
 }
 
+export OMP_WAIT_POLICY=passive  # other work on the same cores must not stall the waiting threads
+
 step "Training: $preset"
 before=$SECONDS
 train "$out"

@@ -181,9 +181,9 @@ TEST_CASE("every wrong header is refused with its place") {
     CHECK(refusal(file_of("{\"\xff\":1}", 0)).starts_with("header: 1:"));
     CHECK(refusal(file_of("{}{}", 0)).starts_with("header: 1:"));
     CHECK(refusal(file_of(R"({"__metadata__":null})", 0)) == "no error");
-    CHECK(refusal(file_of("{" + entry("\"U8\"", "[1]", "[0,1]") + "," + entry("\"U8\"", "[1]", "[0,1]") + "}", 1)) ==
+    CHECK(refusal(file_of(text("{", entry("\"U8\"", "[1]", "[0,1]"), ",", entry("\"U8\"", "[1]", "[0,1]"), "}"), 1)) ==
           "header: $.x: expected each key once, found it twice");
-    CHECK(refusal(file_of("{\"x\":" + std::string(200, '[') + std::string(200, ']') + "}", 0)).find("128 levels") !=
+    CHECK(refusal(file_of(text("{\"x\":", std::string(200, '['), std::string(200, ']'), "}"), 0)).find("128 levels") !=
           std::string::npos);
     CHECK(refusal(file_of(R"({"__metadata__":{"a":1}})", 0)) == "header: $.__metadata__.a: expected a string, found 1");
     CHECK(refusal(file_of(R"({"__metadata__":[]})", 0)).starts_with("header: $.__metadata__: expected an object"));
