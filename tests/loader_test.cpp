@@ -239,24 +239,6 @@ TEST_CASE("too many bad records stop the loader") {
   }
 }
 
-TEST_CASE("a data set smaller than the window is judged as a whole") {
-  const auto source = std::make_shared<Rows>(20, [](int64_t row) {
-    if (row % 4 == 0) bad_record(Fault::no_text, row);
-  });
-  LoaderOptions options{.batch_size = 4, .workers = 0, .max_bad_share = 0.25};
-  Loader tolerant = loader_of(source, options);
-  while (tolerant.next()) {
-  }
-  CHECK(tolerant.report().batches == 3);
-  options.max_bad_share = 0.2;
-  Loader strict = loader_of(source, options);
-  const auto drain = [&] {
-    while (strict.next()) {
-    }
-  };
-  CHECK_THROWS_WITH(drain(), Catch::Contains("5 of 20 records are bad") && Catch::Contains("20 %"));
-}
-
 TEST_CASE("a data set smaller than the window is judged at the end of its epoch") {
   const auto source = std::make_shared<Rows>(50, [](int64_t row) {
     if (row % 8 == 0) bad_record(Fault::broken_picture, row);
