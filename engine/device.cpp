@@ -6,6 +6,13 @@
 #include <iostream>
 
 #include "engine/error.h"
+#if defined(NANOVLM_SIMT_KERNELS)
+#include "kernels/simt/executor.h"
+#else
+namespace nanovlm::simt {
+class Executor {};
+}  // namespace nanovlm::simt
+#endif
 
 namespace nanovlm {
 namespace {
@@ -31,10 +38,37 @@ kernels::CpuIsa cpu_isa() {
   fail("NANOVLM_CPU is \"", value, "\", but must be baseline, avx2 or avx512");
 }
 
+std::unique_ptr<simt::Executor> executor_for([[maybe_unused]] DeviceKind kind) {
+#if defined(NANOVLM_SIMT_KERNELS)
+  if (kind == DeviceKind::simt)
+    return std::make_unique<simt::Executor>(simt::Options{.workers = omp_get_max_threads()});
+#endif
+  return nullptr;
+}
+
+// Segments of the simt device come from the executor, which puts red zones round them.
+CachingAllocator::Source memory_of([[maybe_unused]] simt::Executor* executor) {
+#if defined(NANOVLM_SIMT_KERNELS)
+  if (executor)
+    return {[executor](size_t bytes) { return executor->allocate(static_cast<int64_t>(bytes)); },
+            [executor](void* p, size_t) { executor->free(p); }};
+#endif
+  return CachingAllocator::host_memory();
+}
+
 }  // namespace
 
 DeviceContext::DeviceContext(DeviceKind kind)
-    : kind(kind), isa(cpu_isa()), memory(CachingAllocator::host_memory()), debug(debug_level()) {}
+    : kind(kind),
+      isa(cpu_isa()),
+      stream{nullptr},
+      executor(executor_for(kind)),
+      memory(memory_of(executor.get())),
+      debug(debug_level()) {
+#if defined(NANOVLM_SIMT_KERNELS)
+  if (executor) stream = executor->stream();
+#endif
+}
 
 DeviceContext::~DeviceContext() {
   if (debug >= 1 && memory.report().peak > 0) std::cerr << "memory: " << memory.report().text() << '\n';
@@ -43,7 +77,7 @@ DeviceContext::~DeviceContext() {
 
 Device Device::open(const std::string& name) {
   if (name == "cpu") return Device(std::make_shared<DeviceContext>(DeviceKind::cpu));
-#if defined(NANOVLM_SIMT)
+#if defined(NANOVLM_SIMT_KERNELS)
   if (name == "simt") return Device(std::make_shared<DeviceContext>(DeviceKind::simt));
 #endif
   check(name != "simt" && name != "cuda", "device: this build has no ", name, " device");
@@ -51,7 +85,7 @@ Device Device::open(const std::string& name) {
 }
 
 std::string Device::name() const {
-  if (kind() == DeviceKind::simt) return "simt";
+  if (kind() == DeviceKind::simt) return "simt (the CUDA kernels, executed and checked on the host)";
   if (kind() == DeviceKind::cuda) return "cuda";
   return text("cpu (", name_of(context_->isa), ", ", omp_get_max_threads(), " threads)");
 }

@@ -13,12 +13,17 @@
 
 namespace nanovlm {
 
+namespace simt {
+class Executor;
+}
+
 enum class DeviceKind : uint8_t { cpu, simt, cuda };
 
 struct DeviceContext {
   DeviceKind kind = DeviceKind::cpu;
   kernels::CpuIsa isa = kernels::CpuIsa::baseline;  // for kind cpu
   Stream stream;
+  std::unique_ptr<simt::Executor> executor;  // for kind simt: runs the CUDA kernels; the stream leads to it
   CachingAllocator memory;
   MemoryClass memory_class = MemoryClass::activation;  // what new storage is counted as; see MemoryScope
   bool record_gradients = true;                        // see NoGrad in autograd.h
@@ -67,7 +72,7 @@ template <class F>
 void on(const Device& device, const Work& work, F&& f) {
   DeviceContext& context = device.context();
   const LaunchTimer timer(context.debug >= 2 ? &context.profile : nullptr, work);
-#if defined(NANOVLM_SIMT)
+#if defined(NANOVLM_SIMT_KERNELS)
   if (context.kind == DeviceKind::simt) return f(Simt{}, context.stream);
 #endif
 #if defined(NANOVLM_CUDA)

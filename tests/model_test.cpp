@@ -11,6 +11,7 @@
 #include "engine/autograd.h"
 #include "model/generate.h"
 #include "model/weights.h"
+#include "tests/support/devices.h"
 #include "tests/support/golden.h"
 
 using namespace nanovlm;
@@ -96,42 +97,43 @@ TEST_CASE("every activation equals PyTorch's") {
 }
 
 TEST_CASE("loss and every gradient equal PyTorch's, with padded rows computed and left out") {
-  const Device device = Device::open("cpu");
-  for (const std::string name : kModels)
-    for (const Padding padding : {Padding::dense, Padding::packed}) {
-      INFO("model: " << name << (padding == Padding::dense ? ", dense" : ", packed"));
-      Golden golden = Golden::load(name, device);
-      const Tensor loss = golden.model.loss(golden.batch, {}, padding);
-      CHECK(std::abs(loss.item() - golden.expected["loss"].get<double>()) <= 1e-5);
-      backward(loss);
-      check_gradients(gradients(golden.model), SafetensorsFile::open(golden.folder + "/grads.safetensors"));
-    }
+  for (const Device& device : devices())
+    for (const std::string name : kModels)
+      for (const Padding padding : {Padding::dense, Padding::packed}) {
+        INFO("device: " << device.name() << ", model: " << name
+                        << (padding == Padding::dense ? ", dense" : ", packed"));
+        Golden golden = Golden::load(name, device);
+        const Tensor loss = golden.model.loss(golden.batch, {}, padding);
+        CHECK(std::abs(loss.item() - golden.expected["loss"].get<double>()) <= 1e-5);
+        backward(loss);
+        check_gradients(gradients(golden.model), SafetensorsFile::open(golden.folder + "/grads.safetensors"));
+      }
 }
 
 TEST_CASE("bf16 stays as close to fp32 as PyTorch's autocast does") {
-  const Device device = Device::open("cpu");
-  for (const std::string name : kModels) {
-    INFO("model: " << name);
-    Golden golden = Golden::load(name, device);
-    Forward run;
-    run.dtype = DType::bf16;
-    const Tensor loss = golden.model.loss(golden.batch, run);
-    CHECK(std::abs(loss.item() - golden.expected["loss"].get<double>()) <= 5e-2);
-    backward(loss);
-    const SafetensorsFile exact = SafetensorsFile::open(golden.folder + "/grads.safetensors");
-    double error = 0, norm = 0;
-    for (const auto& [parameter, a] : gradients(golden.model)) {
-      const std::vector<float> b = exact.read_f32(parameter);
-      for (size_t i = 0; i < a.size(); ++i) error += std::pow(double{a[i]} - b[i], 2), norm += double{b[i]} * b[i];
-    }
-    CHECK(std::sqrt(error / norm) <= 0.05);
+  for (const Device& device : devices())
+    for (const std::string name : kModels) {
+      INFO("device: " << device.name() << ", model: " << name);
+      Golden golden = Golden::load(name, device);
+      Forward run;
+      run.dtype = DType::bf16;
+      const Tensor loss = golden.model.loss(golden.batch, run);
+      CHECK(std::abs(loss.item() - golden.expected["loss"].get<double>()) <= 5e-2);
+      backward(loss);
+      const SafetensorsFile exact = SafetensorsFile::open(golden.folder + "/grads.safetensors");
+      double error = 0, norm = 0;
+      for (const auto& [parameter, a] : gradients(golden.model)) {
+        const std::vector<float> b = exact.read_f32(parameter);
+        for (size_t i = 0; i < a.size(); ++i) error += std::pow(double{a[i]} - b[i], 2), norm += double{b[i]} * b[i];
+      }
+      CHECK(std::sqrt(error / norm) <= 0.05);
 
-    const NoGrad no_grad(device);
-    const std::vector<float> logits = to_host(golden.model.logits(golden.batch, run));
-    const SafetensorsFile activations = SafetensorsFile::open(golden.folder + "/activations.safetensors");
-    const std::vector<float> head = activations.read_f32("decoder.head");
-    CHECK(excess(logits, head, 5e-2 * largest(head), 0) <= 0);
-  }
+      const NoGrad no_grad(device);
+      const std::vector<float> logits = to_host(golden.model.logits(golden.batch, run));
+      const SafetensorsFile activations = SafetensorsFile::open(golden.folder + "/activations.safetensors");
+      const std::vector<float> head = activations.read_f32("decoder.head");
+      CHECK(excess(logits, head, 5e-2 * largest(head), 0) <= 0);
+    }
 }
 
 TEST_CASE("the same inputs give the same bits") {
@@ -150,36 +152,36 @@ TEST_CASE("the same inputs give the same bits") {
 }
 
 TEST_CASE("cached generation chooses the tokens that a full forward pass would") {
-  const Device device = Device::open("cpu");
-  for (const std::string name : {"base", "untied"}) {
-    INFO("model: " << name);
-    Golden golden = Golden::load(name, device);
-    GenerateOptions options;
-    options.sampling.greedy = true;
-    options.stop_at_eos = false;
-    options.max_new_tokens = 6;
-    const auto texts = generate(golden.model, golden.batch, options);
+  for (const Device& device : devices())
+    for (const std::string name : {"base", "untied"}) {
+      INFO("device: " << device.name() << ", model: " << name);
+      Golden golden = Golden::load(name, device);
+      GenerateOptions options;
+      options.sampling.greedy = true;
+      options.stop_at_eos = false;
+      options.max_new_tokens = 6;
+      const auto texts = generate(golden.model, golden.batch, options);
 
-    const NoGrad no_grad(device);
-    const int64_t B = golden.batch.size(), V = golden.model.config.lm_vocab_size;
-    for (int64_t b = 0; b < B; ++b) {
-      std::vector<int32_t> ids = to_host_i32(golden.batch.input_ids.slice(0, b, b + 1));
-      std::vector<uint8_t> mask(ids.size(), 1);
-      if (golden.batch.attention_mask.defined())
-        copy_to_host(golden.batch.attention_mask.slice(0, b, b + 1), mask.data(), static_cast<int64_t>(mask.size()));
-      for (const int32_t token : texts[static_cast<size_t>(b)]) {
-        Batch one;
-        one.images = golden.batch.images.slice(0, b, b + 1);
-        one.input_ids = from_host(ids, {1, static_cast<int64_t>(ids.size())}, device);
-        one.attention_mask = from_host(mask, {1, static_cast<int64_t>(ids.size())}, device);
-        const std::vector<float> logits = to_host(golden.model.logits(one, {}));
-        const auto last = logits.end() - V;
-        CHECK(token == std::max_element(last, logits.end()) - last);
-        ids.push_back(token);
-        mask.push_back(1);
+      const NoGrad no_grad(device);
+      const int64_t B = golden.batch.size(), V = golden.model.config.lm_vocab_size;
+      for (int64_t b = 0; b < B; ++b) {
+        std::vector<int32_t> ids = to_host_i32(golden.batch.input_ids.slice(0, b, b + 1));
+        std::vector<uint8_t> mask(ids.size(), 1);
+        if (golden.batch.attention_mask.defined())
+          copy_to_host(golden.batch.attention_mask.slice(0, b, b + 1), mask.data(), static_cast<int64_t>(mask.size()));
+        for (const int32_t token : texts[static_cast<size_t>(b)]) {
+          Batch one;
+          one.images = golden.batch.images.slice(0, b, b + 1);
+          one.input_ids = from_host(ids, {1, static_cast<int64_t>(ids.size())}, device);
+          one.attention_mask = from_host(mask, {1, static_cast<int64_t>(ids.size())}, device);
+          const std::vector<float> logits = to_host(golden.model.logits(one, {}));
+          const auto last = logits.end() - V;
+          CHECK(token == std::max_element(last, logits.end()) - last);
+          ids.push_back(token);
+          mask.push_back(1);
+        }
       }
     }
-  }
 }
 
 TEST_CASE("a checkpoint that is saved and loaded again is the same, in nanoVLM's own names") {

@@ -6,6 +6,7 @@
 #include "engine/schedule.h"
 #include "model/trainer.h"
 #include "model/weights.h"
+#include "tests/support/devices.h"
 #include "tests/support/golden.h"
 
 using namespace nanovlm;
@@ -111,6 +112,20 @@ TEST_CASE("training follows train.py: clipping, accumulation, a short last group
     check_steps(run, 5e-4, 1e-3);
     check_weights(model, run);
   }
+}
+
+TEST_CASE("every device trains alike") {
+  std::vector<std::vector<double>> losses;
+  for (const Device& device : devices()) {
+    INFO("device: " << device.name());
+    Run run("accum1-clip");
+    VisionLanguageModel model = initial_model(device);
+    run.train(model, run.options());
+    check_steps(run, 5e-4, 1e-3);
+    check_weights(model, run);
+    losses.push_back(run.losses);
+  }
+  for (size_t i = 0; i < losses[0].size(); ++i) CHECK(std::abs(losses.back()[i] - losses[0][i]) <= 1e-4);
 }
 
 TEST_CASE("updating each parameter during the backward pass changes no bit") {

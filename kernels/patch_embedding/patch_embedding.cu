@@ -1,0 +1,144 @@
+// Patch embedding on a GPU: products that read pixels where they lie (product.cuh), in both directions. Bound by
+// arithmetic.
+//
+//   y = patches weight^T + bias + position,   dweight += dy^T patches,   dimages = dy weight, each at its pixel
+#include "kernels/patch_embedding/patch_embedding.h"
+
+#include "kernels/matmul/matmul.h"
+#include "kernels/patch_embedding/product.cuh"
+
+namespace nanovlm::kernels {
+namespace {
+
+// Where patches and their pixels lie in images.
+struct Grid {
+  int S, p;
+
+  NANOVLM_HOST_DEVICE int width() const { return S / p; }
+  NANOVLM_HOST_DEVICE int64_t patches() const { return int64_t(width()) * width(); }
+  NANOVLM_HOST_DEVICE int64_t K() const { return int64_t{3} * p * p; }
+
+  __device__ int64_t first_pixel(int64_t row) const {
+    const int64_t image = row / patches();
+    const int i = static_cast<int>(row % patches());
+    return image * 3 * S * S + int64_t(i / width() * p) * S + i % width() * p;
+  }
+  __device__ int64_t pixel(int64_t k) const {
+    const int channel = static_cast<int>(k) / (p * p), in_patch = static_cast<int>(k) % (p * p);
+    return (int64_t(channel) * S + in_patch / p) * S + in_patch % p;
+  }
+};
+
+// Operands of a product. Rows of patches, summed over their pixels:
+struct PatchPixels {
+  static constexpr bool kAlongK = true;
+  const float* data;
+  Grid grid;
+  __device__ int64_t outer(int64_t row) const { return grid.first_pixel(row); }
+  __device__ int64_t inner(int64_t k) const { return grid.pixel(k); }
+};
+// Pixels of patches, summed over the patches:
+struct PixelPatches {
+  static constexpr bool kAlongK = false;
+  const float* data;
+  Grid grid;
+  __device__ int64_t outer(int64_t k) const { return grid.pixel(k); }
+  __device__ int64_t inner(int64_t row) const { return grid.first_pixel(row); }
+};
+// Rows of a matrix, and columns of one.
+template <class T>
+struct Rows {
+  static constexpr bool kAlongK = true;
+  const T* data;
+  int64_t stride;
+  __device__ int64_t outer(int64_t row) const { return row * stride; }
+  __device__ int64_t inner(int64_t k) const { return k; }
+};
+template <class T>
+struct Columns {
+  static constexpr bool kAlongK = false;
+  const T* data;
+  int64_t stride;
+  __device__ int64_t outer(int64_t column) const { return column; }
+  __device__ int64_t inner(int64_t k) const { return k * stride; }
+};
+
+// What becomes of the products.
+struct Embedding {
+  float* y;
+  const float *bias, *position;
+  int64_t C, P;
+  __device__ void store(int64_t row, int64_t c, float sum) const {
+    const float value = sum + bias[c];
+    y[row * C + c] = position ? value + position[row % P * C + c] : value;
+  }
+};
+struct AddTo {
+  float* sums;
+  int64_t stride;
+  __device__ void store(int64_t row, int64_t column, float sum) const { sums[row * stride + column] += sum; }
+};
+template <class T>
+struct AtPixel {
+  float* images;
+  Grid grid;
+  __device__ void store(int64_t row, int64_t k, float sum) const {
+    images[grid.first_pixel(row) + grid.pixel(k)] = static_cast<float>(round_to<T>(sum));
+  }
+};
+
+constexpr int kThreads = 256;
+
+// 0 for the pixels that fill no patch.
+__global__ void zero_margin_kernel(float* images, int64_t pixels, int S, int covered) {
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < pixels && (i % S >= covered || i / S % S >= covered)) images[i] = 0;
+}
+
+// dposition += dy[0] + dy[1] + ..., in this order
+__global__ void position_gradient_kernel(const float* dy, float* dposition, int64_t B, int64_t size) {
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= size) return;
+  float sum = 0;
+  for (int64_t b = 0; b < B; ++b) sum += dy[b * size + i];
+  dposition[i] += sum;
+}
+
+}  // namespace
+
+template <>
+void patch_embedding(ThisBackend, const PatchEmbedding& a, Stream stream) {
+  const Grid grid{a.S, a.p};
+  const int64_t P = grid.patches(), K = grid.K();
+  if (a.B * P * a.C == 0) return;
+  with_float(a.dtype, [&]<class T>(Type<T>) {
+    launch_product<T>("patch_embedding", PatchPixels{a.images, grid}, Rows<T>{static_cast<const T*>(a.weight), K},
+                      Embedding{a.y, a.bias, a.position, a.C, P}, a.B * P, a.C, K, stream);
+  });
+}
+
+template <>
+void patch_embedding_backward(ThisBackend backend, const PatchEmbeddingBackward& a, Stream stream) {
+  const Grid grid{a.S, a.p};
+  const int64_t P = grid.patches(), K = grid.K(), rows = a.B * P, pixels = a.B * 3 * a.S * a.S;
+  const int covered = grid.width() * a.p;
+  if (a.dimages && covered != a.S && pixels > 0)
+    launch("patch_embedding_margin", zero_margin_kernel, {ceil_div(pixels, kThreads), kThreads, 0, stream}, a.dimages,
+           pixels, a.S, covered);
+  if (rows * a.C == 0) return;
+  if (a.dbias) column_sum(backend, {a.dy, a.dbias, rows, a.C, DType::f32}, stream);
+  if (a.dposition)
+    launch("patch_embedding_dposition", position_gradient_kernel, {ceil_div(P * a.C, kThreads), kThreads, 0, stream},
+           a.dy, a.dposition, a.B, P * a.C);
+  with_float(a.dtype, [&]<class T>(Type<T>) {
+    if (a.dweight)
+      launch_product<T>("patch_embedding_dweight", Columns<float>{a.dy, a.C}, PixelPatches{a.images, grid},
+                        AddTo{a.dweight, K}, a.C, K, rows, stream);
+    if (a.dimages)
+      launch_product<T>("patch_embedding_dimages", Rows<float>{a.dy, a.C},
+                        Columns<T>{static_cast<const T*>(a.weight), K}, AtPixel<T>{a.dimages, grid}, rows, K, a.C,
+                        stream);
+  });
+}
+
+}  // namespace nanovlm::kernels

@@ -1,0 +1,133 @@
+// A product whose operands are gathered and whose result is scattered: c(m, n) = sum over k of a(m, k) b(n, k).
+//
+// An operand is data[outer(m or n) + inner(k)]: so pixels of patches need no copy in rows. It is rounded to T on its
+// way into shared memory. bf16 is multiplied by tensor cores, fp32 by multiply-adds; sums are fp32, k rising.
+#pragma once
+#include "kernels/device.cuh"
+
+namespace nanovlm::kernels {
+
+constexpr int kProductTile = 64;   // rows and columns of c that a block owns
+constexpr int kProductDepth = 32;  // of k, at a time
+constexpr int kProductThreads = 128;
+
+// Where a thread's 32 sums stand in the tile.
+template <class T>
+struct TileSums;
+
+// Thread t owns rows t / 16 + 8 i and columns t % 16 + 16 j.
+template <>
+struct TileSums<float> {
+  static constexpr int kStep = kProductDepth + 1;  // columns that lanes read together lie in different banks
+  static constexpr int kRows = 8, kColumns = 4;
+  float sum[kRows][kColumns] = {};
+
+  __device__ void add(const float* a, const float* b) {
+    a += thread_in_block() / 16 * kStep, b += thread_in_block() % 16 * kStep;
+#pragma unroll 4
+    for (int k = 0; k < kProductDepth; ++k) {
+      float x[kRows], y[kColumns];
+      for (int i = 0; i < kRows; ++i) x[i] = a[8 * i * kStep + k];
+      for (int j = 0; j < kColumns; ++j) y[j] = b[16 * j * kStep + k];
+      for (int i = 0; i < kRows; ++i)
+        for (int j = 0; j < kColumns; ++j) sum[i][j] += x[i] * y[j];
+    }
+  }
+
+  template <class F>
+  __device__ void for_each(const F& f) const {
+    for (int i = 0; i < kRows; ++i)
+      for (int j = 0; j < kColumns; ++j) f(thread_in_block() / 16 + 8 * i, thread_in_block() % 16 + 16 * j, sum[i][j]);
+  }
+};
+
+// A warp owns a quarter of the tile: two by four fragments of mma_m16n8k16.
+template <>
+struct TileSums<bf16> {
+  static constexpr int kStep = kProductDepth + 8;  // the 8 rows of a matrix that ldmatrix loads lie in different banks
+  float sum[2][4][4] = {};
+
+  __device__ void add(const bf16* a, const bf16* b) {
+    const int lane = thread_in_block() % kWarp, warp = thread_in_block() / kWarp;
+    a += (warp / 2 * 32 + lane % 16) * kStep + lane / 16 * 8;
+    b += (warp % 2 * 32 + lane / 16 * 8 + lane % 8) * kStep + lane / 8 % 2 * 8;
+    for (int k = 0; k < kProductDepth; k += 16) {
+      uint32_t x[2][4];
+      for (int i = 0; i < 2; ++i) ldmatrix_x4(x[i], a + 16 * i * kStep + k);
+      for (int j = 0; j < 4; j += 2) {
+        uint32_t y[4];
+        ldmatrix_x4(y, b + 8 * j * kStep + k);
+        const uint32_t low[2] = {y[0], y[1]}, high[2] = {y[2], y[3]};
+        for (int i = 0; i < 2; ++i) {
+          mma_m16n8k16(sum[i][j], x[i], low);
+          mma_m16n8k16(sum[i][j + 1], x[i], high);
+        }
+      }
+    }
+  }
+
+  template <class F>
+  __device__ void for_each(const F& f) const {
+    const int lane = thread_in_block() % kWarp, warp = thread_in_block() / kWarp;
+    for (int i = 0; i < 2; ++i)
+      for (int j = 0; j < 4; ++j)
+        for (int e = 0; e < 4; ++e)
+          f(warp / 2 * 32 + 16 * i + lane / 4 + e / 2 * 8, warp % 2 * 32 + 8 * j + lane % 4 * 2 + e % 2, sum[i][j][e]);
+  }
+};
+
+// Offsets of an operand's rows, and of the k of one step.
+struct Offsets {
+  int64_t* outer;  // [kProductTile]
+  int64_t* inner;  // [kProductDepth]
+};
+
+// to[row][k] = the operand's entries, zeros outside. Neighbouring threads take neighbouring entries in memory: along k,
+// or along the rows.
+template <class T, class Operand>
+__device__ void load_operand(T* to, const Operand& x, const Offsets& at, int64_t rows, int64_t depth) {
+  for (int i = thread_in_block(); i < kProductTile * kProductDepth; i += kProductThreads) {
+    const int row = Operand::kAlongK ? i / kProductDepth : i % kProductTile;
+    const int k = Operand::kAlongK ? i % kProductDepth : i / kProductTile;
+    const bool inside = row < rows && k < depth;
+    to[row * TileSums<T>::kStep + k] =
+        inside ? round_to<T>(static_cast<float>(x.data[at.outer[row] + at.inner[k]])) : round_to<T>(0.0f);
+  }
+}
+
+// Block (x, y) owns columns from 64 x and rows from 64 y.
+template <class T, class A, class B, class Result>
+__global__ void __launch_bounds__(kProductThreads)
+    product_kernel(const A a, const B b, const Result result, int64_t M, int64_t N, int64_t K) {
+  GPU_SHARED(T, a_tile, [kProductTile * TileSums<T>::kStep]);
+  GPU_SHARED(T, b_tile, [kProductTile * TileSums<T>::kStep]);
+  GPU_SHARED(int64_t, outer, [2 * kProductTile]);
+  GPU_SHARED(int64_t, inner, [2 * kProductDepth]);
+  const int thread = thread_in_block();
+  const int64_t row0 = int64_t(blockIdx.y) * kProductTile, column0 = int64_t(blockIdx.x) * kProductTile;
+  const Offsets a_at{outer + 0, inner + 0}, b_at{outer + kProductTile, inner + kProductDepth};
+
+  outer[thread] = thread < kProductTile ? a.outer(row0 + thread) : b.outer(column0 + thread - kProductTile);
+  TileSums<T> sums;
+  for (int64_t k0 = 0; k0 < K; k0 += kProductDepth) {
+    if (thread < 2 * kProductDepth)
+      inner[thread] = thread < kProductDepth ? a.inner(k0 + thread) : b.inner(k0 + thread - kProductDepth);
+    __syncthreads();
+    load_operand(static_cast<T*>(a_tile), a, a_at, M - row0, K - k0);
+    load_operand(static_cast<T*>(b_tile), b, b_at, N - column0, K - k0);
+    __syncthreads();
+    sums.add(a_tile, b_tile);
+  }
+  sums.for_each([&](int row, int column, float sum) {
+    if (row0 + row < M && column0 + column < N) result.store(row0 + row, column0 + column, sum);
+  });
+}
+
+template <class T, class A, class B, class Result>
+void launch_product(const char* name, const A& a, const B& b, const Result& result, int64_t M, int64_t N, int64_t K,
+                    Stream stream) {
+  const LaunchShape shape{{ceil_div(N, kProductTile), ceil_div(M, kProductTile)}, kProductThreads, 0, stream};
+  launch(name, product_kernel<T, A, B, Result>, shape, a, b, result, M, N, K);
+}
+
+}  // namespace nanovlm::kernels
