@@ -25,13 +25,13 @@ struct Outputs {
 };
 
 template <class Backend>
-Outputs run(Backend backend, Operands o, DType dtype, bool in_place = false) {
+Outputs run(Backend backend, Stream stream, Operands o, DType dtype, bool in_place = false) {
   const int64_t R = o.targets.values().size();
   Outputs out{Buffer(R, DType::f32), in_place ? o.logits : Buffer(R * o.V, dtype)};
   kernels::cross_entropy(backend,
                          kernels::CrossEntropy{in_place ? out.dlogits : o.logits, o.targets, out.loss, out.dlogits, R,
                                                o.V, o.scale, dtype},
-                         {});
+                         stream);
   return out;
 }
 
@@ -59,25 +59,26 @@ Operands random_operands(Case shape, double deviation, double mean = 0) {
 }
 
 TEST_CASE("cross entropy and its gradient are as exact as the plain formula") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     for (DType dtype : kFloatDTypes)
       for (Case shape : kCases)
         for (double deviation : {1.0, 20.0}) {
           CAPTURE(name_of(dtype), shape.R, shape.V, deviation);
           const Operands operands = random_operands(shape, deviation);
-          const Outputs out = run(backend, operands, dtype);
+          const Outputs out = run(backend, stream, operands, dtype);
           check_outputs(out, operands);
-          check_same_bits(out, run(backend, operands, dtype));
-          if (dtype == DType::f32) check_same_bits(out, run(backend, operands, dtype, true));  // over the logits
+          check_same_bits(out, run(backend, stream, operands, dtype));
+          if (dtype == DType::f32)
+            check_same_bits(out, run(backend, stream, operands, dtype, true));  // over the logits
         }
   });
 }
 
 TEST_CASE("cross entropy of logits far from 0, and of rows with -inf") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     for (double mean : {-1e4, 1e4}) {
       const Operands far = random_operands({9, 1000}, 5, mean);
-      check_outputs(run(backend, far, DType::f32), far);
+      check_outputs(run(backend, stream, far, DType::f32), far);
     }
     Operands masked = random_operands({2, 5000}, 1);
     Values logits = masked.logits.values();
@@ -85,17 +86,17 @@ TEST_CASE("cross entropy of logits far from 0, and of rows with -inf") {
     std::fill(logits.begin(), logits.begin() + 4500, -infinity);  // whole blocks, before anything finite is seen
     masked.logits = Buffer(logits, DType::f32);
     masked.targets = Buffer({4999, 0}, DType::i32);
-    check_outputs(run(backend, masked, DType::f32), masked);
+    check_outputs(run(backend, stream, masked, DType::f32), masked);
   });
 }
 
 TEST_CASE("NaN in a row of logits reaches its loss and no other row's") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     Operands bad = random_operands({2, 4100}, 1);
     Values logits = bad.logits.values();
     logits[70] = NAN;
     bad.logits = Buffer(logits, DType::f32);
-    const Outputs out = run(backend, bad, DType::f32);
+    const Outputs out = run(backend, stream, bad, DType::f32);
     CHECK(std::isnan(out.loss.values()[0]));
     CHECK(std::isfinite(out.loss.values()[1]));
     CHECK(std::isnan(out.dlogits.values()[0]));
@@ -104,13 +105,13 @@ TEST_CASE("NaN in a row of logits reaches its loss and no other row's") {
 }
 
 TEST_CASE("cross entropy without a gradient") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     Operands o = random_operands({9, 33}, 1);
     Buffer loss(9, DType::f32), none(0, DType::f32);
     kernels::cross_entropy(backend, kernels::CrossEntropy{o.logits, o.targets, loss, none, 9, o.V, o.scale, DType::f32},
-                           {});
+                           stream);
     CHECK(loss.intact());
-    CHECK(loss.same_bits(run(backend, o, DType::f32).loss));
+    CHECK(loss.same_bits(run(backend, stream, o, DType::f32).loss));
   });
 }
 
@@ -118,8 +119,8 @@ TEST_CASE("cross entropy gives the same bits on one thread and on two") {
   for_each_backend([](auto backend) {
     const Operands operands = random_operands({50, 1001}, 3);
     with_threads(1, [&] {
-      const Outputs one = run(backend, operands, DType::bf16);
-      with_threads(2, [&] { check_same_bits(one, run(backend, operands, DType::bf16)); });
+      const Outputs one = run(backend, {}, operands, DType::bf16);
+      with_threads(2, [&] { check_same_bits(one, run(backend, {}, operands, DType::bf16)); });
     });
   });
 }
@@ -153,7 +154,7 @@ TEST_CASE("cross entropy agrees with PyTorch, which passes the same rule") {
     check_close("PyTorch's gradient", gradient, exact.dlogits, rounded.dlogits, o.scale);
     const auto mean = [&](const Values& loss) { return Values{dot(loss, Values(loss.size(), 1 / R))}; };
     check_close("PyTorch's mean", fixture(k, "out"), mean(exact.loss), mean(rounded.loss), max_magnitude(rows));
-    for_each_backend([&](auto backend) { check_outputs(run(backend, o, DType::f32), o); });
+    for_each_backend([&](auto backend, Stream stream) { check_outputs(run(backend, stream, o, DType::f32), o); });
   }
 }
 

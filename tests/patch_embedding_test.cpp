@@ -45,7 +45,7 @@ struct Wanted {
 
 // The gradients that are added to start at 0.
 template <class Backend>
-Outputs run(Backend backend, const Operands& operands, Wanted wanted = {}) {
+Outputs run(Backend backend, Stream stream, const Operands& operands, Wanted wanted = {}) {
   Operands o = operands;
   const auto [B, C, S, p] = o.shape;
   const int64_t rows = B * o.shape.P(), K = o.shape.K();
@@ -55,12 +55,12 @@ Outputs run(Backend backend, const Operands& operands, Wanted wanted = {}) {
   Buffer patches(rows * K, o.dtype), dy_rounded(rows * C, o.dtype);
   kernels::patch_embedding(
       backend, kernels::PatchEmbedding{o.images, o.weight, o.bias, o.position, out.y, patches, B, C, S, p, o.dtype},
-      {});
+      stream);
   kernels::patch_embedding_backward(
       backend,
       kernels::PatchEmbeddingBackward{o.images, o.weight, o.dy, out.dweight, out.dbias, out.dposition, out.dimages,
                                       patches, dy_rounded, B, C, S, p, o.dtype},
-      {});
+      stream);
   CHECK(patches.intact());
   CHECK(dy_rounded.intact());
   return out;
@@ -92,45 +92,45 @@ void check_outputs(const Outputs& out, const Operands& o) {
 }
 
 TEST_CASE("patch embedding and its gradients are as exact as the plain formula") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     for (DType dtype : kFloatDTypes)
       for (Case shape : kCases)
         for (bool with_position : {false, true}) {
           CAPTURE(name_of(dtype), shape.B, shape.C, shape.S, shape.p, with_position);
           const Operands operands = random_operands(shape, dtype, with_position);
-          const Outputs out = run(backend, operands);
+          const Outputs out = run(backend, stream, operands);
           check_outputs(out, operands);
-          check_same_bits(out, run(backend, operands));
+          check_same_bits(out, run(backend, stream, operands));
         }
   });
 }
 
 TEST_CASE("patch embedding computes the gradients that are asked for, each alone") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     for (DType dtype : kFloatDTypes) {
       const Operands o = random_operands(kCases[2], dtype, true);
-      const Outputs all = run(backend, o);
-      CHECK(run(backend, o, {true, false, false, false}).dweight.same_bits(all.dweight));
-      CHECK(run(backend, o, {false, true, false, false}).dbias.same_bits(all.dbias));
-      CHECK(run(backend, o, {false, false, true, false}).dposition.same_bits(all.dposition));
-      CHECK(run(backend, o, {false, false, false, true}).dimages.same_bits(all.dimages));
+      const Outputs all = run(backend, stream, o);
+      CHECK(run(backend, stream, o, {true, false, false, false}).dweight.same_bits(all.dweight));
+      CHECK(run(backend, stream, o, {false, true, false, false}).dbias.same_bits(all.dbias));
+      CHECK(run(backend, stream, o, {false, false, true, false}).dposition.same_bits(all.dposition));
+      CHECK(run(backend, stream, o, {false, false, false, true}).dimages.same_bits(all.dimages));
     }
   });
 }
 
 TEST_CASE("patch embedding adds to the gradients of its parameters") {
-  for_each_backend([](auto backend) {
+  for_each_backend([](auto backend, Stream stream) {
     Operands o = random_operands(kCases[1], DType::f32, true);
     const auto [B, C, S, p] = o.shape;
     const int64_t rows = B * o.shape.P(), K = o.shape.K();
-    const Outputs once = run(backend, o);
+    const Outputs once = run(backend, stream, o);
     Outputs twice = once;
     Buffer patches(rows * K, DType::f32), scratch(rows * C, DType::f32);
     kernels::patch_embedding_backward(
         backend,
         kernels::PatchEmbeddingBackward{o.images, o.weight, o.dy, twice.dweight, twice.dbias, twice.dposition,
                                         twice.dimages, patches, scratch, B, C, S, p, DType::f32},
-        {});
+        stream);
     const auto doubled = [](const Buffer& x) {
       Values values = x.values();
       for (double& value : values) value *= 2;
@@ -170,7 +170,7 @@ TEST_CASE("patch embedding agrees with PyTorch, which passes the same rule") {
     const Operands o{kSettings[k],   DType::f32,         f32("in.images"), f32("in.weight"),
                      f32("in.bias"), f32("in.position"), f32("upstream")};
     check_outputs({f32("out"), f32("grad.weight"), f32("grad.bias"), f32("grad.position"), f32("grad.images")}, o);
-    for_each_backend([&](auto backend) { check_outputs(run(backend, o), o); });
+    for_each_backend([&](auto backend, Stream stream) { check_outputs(run(backend, stream, o), o); });
   }
 }
 

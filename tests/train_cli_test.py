@@ -117,6 +117,17 @@ class Train(unittest.TestCase):
                 open(self.path("b", "last", "model.safetensors"), "rb") as b:
             self.assertEqual(a.read(), b.read())
 
+    def test_simt_trains_as_cpu_does(self):
+        self.write_data()
+        losses = {}
+        for device in ("cpu", "simt"):
+            self.run_train(*self.data_arguments(device, "--device", device, "--dtype", "f32", "--epochs", "3",
+                                                "--max_training_steps", "20"))
+            losses[device] = [line["batch_loss"] for line in self.metrics(self.path(device)) if "batch_loss" in line]
+        self.assertEqual(len(losses["cpu"]), 20)
+        for cpu, simt in zip(losses["cpu"], losses["simt"], strict=True):
+            self.assertAlmostEqual(cpu, simt, delta=1e-5 * max(1, abs(cpu)))
+
     def test_an_earlier_run_s_metrics_stay(self):
         self.write_data()
         for _ in range(2):
