@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/common/evaluate.h"
+#include "apps/common/loaded_model.h"
 #include "apps/common/run_log.h"
 #include "apps/common/train_config.h"
 #include "data/batch_file.h"
@@ -44,7 +45,9 @@ Arguments parse(int argc, char** argv) {
   app.add_option("--train_dataset", a.train_dataset, ".jsonl files, or folders that hold train.jsonl");
   app.add_option("--batches", a.batches, "micro-batches from a safetensors file, instead of a data set");
   app.add_option("--micro_batches_per_epoch", a.micro_batches_per_epoch, "of --batches; default: all, over the epochs");
-  app.add_option("--tokenizer", a.tokenizer, "tokenizer.json, or its folder; default: the model's lm_tokenizer");
+  app.add_option(
+      "--tokenizer", a.tokenizer,
+      "tokenizer.json, or its folder; default: lm_tokenizer where that is a folder, else the one in assets/");
   app.add_option("--device", a.device, "cpu, simt or cuda")->capture_default_str();
   app.add_option("--out", a.out, "folder for the checkpoints and metrics.jsonl")->required();
   app.add_option("--run_name", a.run_name, "default: as nanoVLM names its runs");
@@ -202,7 +205,7 @@ class Run {
     // run.
     const bool reference_schedule = v1_ || !arguments_.batches.empty();
     options.max_steps = reference_schedule ? micro * train_.epochs : steps_;
-    options.dtype = train_.dtype == "bf16" ? DType::bf16 : DType::f32;
+    options.dtype = dtype_of(train_.dtype);
     options.padding = train_.dense || !arguments_.batches.empty() ? Padding::dense : Padding::packed;
     options.adamw.beta2 = train_.beta2;
     options.adamw.weight_decay = train_.weight_decay;
@@ -307,8 +310,9 @@ class Run {
     const auto source = open_dataset(arguments_.train_dataset);
     const Split split =
         split_rows(source->size(), static_cast<uint64_t>(train_.seed), train_.data_cutoff_idx, train_.val_ratio);
-    const PromptTokenizer text =
-        PromptTokenizer::load(arguments_.tokenizer.empty() ? vlm_.lm_tokenizer : arguments_.tokenizer);
+    std::vector<std::string> warnings;
+    const PromptTokenizer text = load_tokenizer(arguments_.tokenizer, vlm_.lm_tokenizer, vlm_, warnings);
+    for (const std::string& warning : warnings) log_.note("warning: " + warning);
     CollateOptions collate = CollateOptions::nanovlm_v1(vlm_.vit_img_size, vlm_.lm_max_length);
     if (!v1_) {
       collate = {};
@@ -360,7 +364,7 @@ class Run {
 
   void validate(int64_t step, double tokens_per_second) {
     EvaluationOptions options;
-    options.dtype = train_.dtype == "bf16" ? DType::bf16 : DType::f32;
+    options.dtype = dtype_of(train_.dtype);
     options.blind = train_.blind;
     options.max_batches = train_.eval_batches;
     const double val_loss = evaluate_loss(model_, validation_, options).mean_of_batches;
