@@ -36,6 +36,7 @@ void Block::run(const Launch& launch, const Options& options, Index index, uint6
   current_block = this;
   if (checker_) checker_->begin_block(*this);
   set_current(pick());
+  main_ = {};  // the host thread may be another each time
   Fiber* fiber = threads_[current_].fiber = fibers_.take();
   switch_fiber(main_, *fiber);
   current_block = nullptr;
@@ -319,8 +320,9 @@ std::string Block::stalled_text() const {
 }
 
 void Block::tick(const void* instruction) {
-  if (calls_ == calls_at_tick_) abandon(error_at(current_, line_of(instruction), stalled_text()));
-  calls_at_tick_ = calls_;
+  if (std::exchange(calls_at_tick_, calls_) != calls_) return;
+  std::unique_ptr<KernelError> error = error_at(current_, line_of(instruction), stalled_text());
+  abandon(std::move(error));
 }
 
 // ---- shared memory and copies

@@ -80,7 +80,8 @@ class Block {
     fail_at(current_, where, text(parts...));
   }
   [[noreturn]] void fail_at(int thread, Where where, const std::string& what);
-  // The same for callers that no exception may leave, such as access hooks: the fiber is left where it stands.
+  // The same for callers that no exception may leave, such as access hooks: the fiber is left where it stands, and what
+  // its frames own is lost.
   [[noreturn]] void abandon(std::unique_ptr<KernelError> error);
   std::unique_ptr<KernelError> error_at(int thread, const std::string& where, const std::string& what) const;
 

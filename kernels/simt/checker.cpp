@@ -68,26 +68,29 @@ Checker::Space Checker::space_of(const void* address) const {
 void Checker::access(const void* instruction, const void* address, int bytes, bool write) {
   if (space_of(address) == Space::own) return;
   const SiteId site = sites_.of_instruction(instruction);
-  if (block_->stalled()) fail(site, block_->stalled_text());
+  if (block_->stalled()) fault(site, block_->stalled_text());
   check(site, address, bytes, write, false);
+  end_access();
 }
 
 void Checker::wrapper_access(const char* operation, const void* address, int bytes, bool write, Where where) {
   if (space_of(address) == Space::own) return;
   check(sites_.of_wrapper(operation, where), address, bytes, write, false);
+  end_access();
 }
 
 void Checker::atomic(const char* operation, const void* address, int bytes, Where where) {
   if (space_of(address) == Space::own) return;
   races_.synchronise(block_->thread(), address);
   check(sites_.of_wrapper(operation, where), address, bytes, true, true);
+  end_access();
 }
 
 void Checker::check(SiteId site, const void* address, int bytes, bool write, bool atomic) {
   const Space space = space_of(address);
   const char* access = write ? "write" : "read";
   if (space == Space::device && !memory_.live(address, bytes))
-    fail(site, text("out of bounds: ", access, " of ", bytes, " bytes ", memory_.describe(address)));
+    return fault(site, text("out of bounds: ", access, " of ", bytes, " bytes ", memory_.describe(address)));
   if (space == Space::shared) check_shared_bytes(site, static_cast<const char*>(address), bytes, write);
   check_race(site, address, bytes, write, atomic);
   requests_.add(block_->warp(), block_->lane(), block_->lanes(), site,
@@ -97,8 +100,9 @@ void Checker::check(SiteId site, const void* address, int bytes, bool write, boo
 void Checker::check_shared_bytes(SiteId site, const char* address, int bytes, bool write) {
   const SharedArrayRecord* array = block_->shared().find(address);
   if (!array || address + bytes > array->begin + array->bytes)
-    fail(site, text("out of bounds: ", write ? "write" : "read", " of ", bytes, " bytes of shared memory ",
-                    array ? text("past the end of '", array->key->name, "'") : std::string("outside every array")));
+    return fault(site,
+                 text("out of bounds: ", write ? "write" : "read", " of ", bytes, " bytes of shared memory ",
+                      array ? text("past the end of '", array->key->name, "'") : std::string("outside every array")));
   Byte* states = &bytes_[static_cast<size_t>(block_->shared().offset(address))];
   if (write) {
     std::fill(states, states + bytes, Byte::written);
@@ -107,10 +111,10 @@ void Checker::check_shared_bytes(SiteId site, const char* address, int bytes, bo
   for (int i = 0; i < bytes; ++i) {
     if (states[i] == Byte::written) continue;
     const int64_t byte = address + i - array->begin;
-    fail(site, states[i] == Byte::unwritten ? text("unwritten: reads byte ", byte, " of shared array '",
-                                                   array->key->name, "', which no thread has written")
-                                            : text("missing wait: reads byte ", byte, " of shared array '",
-                                                   array->key->name, "', which a cp.async is still filling"));
+    return fault(site, states[i] == Byte::unwritten ? text("unwritten: reads byte ", byte, " of shared array '",
+                                                           array->key->name, "', which no thread has written")
+                                                    : text("missing wait: reads byte ", byte, " of shared array '",
+                                                           array->key->name, "', which a cp.async is still filling"));
   }
 }
 
@@ -121,9 +125,9 @@ void Checker::check_race(SiteId site, const void* address, int bytes, bool write
   if (!conflict.found) return;
   const Index other = block_->thread_index(conflict.thread);
   const char* kind = !conflict.before_wrote ? "read/write" : conflict.now_wrote ? "write/write" : "write/read";
-  fail(site, text("race, ", kind, " of ", shared ? "shared" : "global",
-                  " memory: ", sites_.description(conflict.before), " by thread (", other.x, ',', other.y, ',', other.z,
-                  ") of ", conflict.same_block ? "this block" : "another block", " <-> ", sites_.description(site)));
+  fault(site, text("race, ", kind, " of ", shared ? "shared" : "global", " memory: ",
+                   sites_.description(conflict.before), " by thread (", other.x, ',', other.y, ',', other.z, ") of ",
+                   conflict.same_block ? "this block" : "another block", " <-> ", sites_.description(site)));
 }
 
 void Checker::copy_issued(const AsyncCopy& copy, Where where) {
@@ -133,17 +137,25 @@ void Checker::copy_issued(const AsyncCopy& copy, Where where) {
   check(site, copy.to, copy.bytes, true, false);
   Byte* states = &bytes_[static_cast<size_t>(block_->shared().offset(copy.to))];
   std::fill(states, states + copy.bytes, Byte::in_flight);
+  end_access();
 }
 
 void Checker::copy_done(const AsyncCopy& copy, Where where) {
   check_race(sites_.of_wrapper("cp_async_wait", where), copy.to, copy.bytes, true, false);
   Byte* states = &bytes_[static_cast<size_t>(block_->shared().offset(copy.to))];
   std::fill(states, states + copy.bytes, Byte::written);
+  end_access();
 }
 
-void Checker::fail(SiteId site, const std::string& what) {
-  // No exception: the instrumented kernel's frames do not expect one from an access.
-  block_->abandon(block_->error_at(block_->thread(), sites_.place(site), what));
+void Checker::fault(SiteId site, const std::string& what) {
+  if (!fault_) fault_ = block_->error_at(block_->thread(), sites_.place(site), what);
+}
+
+// Ends the block after a fault. Not by an exception, since an instrumented kernel's frames expect none from an access;
+// so nothing on the stack may own memory here.
+void Checker::end_access() {
+  if (fault_) [[unlikely]]
+    block_->abandon(std::move(fault_));
 }
 
 }  // namespace nanovlm::simt

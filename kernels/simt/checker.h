@@ -38,16 +38,19 @@ class Checker {
   enum class Byte : uint8_t { unwritten, in_flight, written };
 
   Space space_of(const void* address) const;
+  // Each notes a fault in fault_; what comes from outside ends with end_access().
   void check(SiteId site, const void* address, int bytes, bool write, bool atomic);
   void check_shared_bytes(SiteId site, const char* address, int bytes, bool write);
   void check_race(SiteId site, const void* address, int bytes, bool write, bool atomic);
-  [[noreturn]] void fail(SiteId site, const std::string& what);
+  void fault(SiteId site, const std::string& what);
+  void end_access();
 
   const DeviceMemory& memory_;
   Block* block_ = nullptr;
   SiteTable sites_;
   Races races_;
   Requests requests_;
+  std::unique_ptr<KernelError> fault_;
   std::vector<Byte> bytes_;  // of the shared memory
   const char *thread_locals_ = nullptr, *thread_locals_end_ = nullptr, *image_ = nullptr, *image_end_ = nullptr;
 };

@@ -33,6 +33,7 @@ void FiberPool::prepare(Fiber& fiber) {
   fiber.context = boost::context::detail::make_fcontext(top, fiber.stack_bytes, entry_);
 #if defined(__SANITIZE_ADDRESS__)
   fiber.fake_stack = nullptr;
+  ASAN_UNPOISON_MEMORY_REGION(fiber.stack, fiber.stack_bytes);  // an abandoned kernel's frames
 #elif defined(__SANITIZE_THREAD__)
   if (fiber.sanitizer_fiber) __tsan_destroy_fiber(fiber.sanitizer_fiber);
   fiber.sanitizer_fiber = __tsan_create_fiber(0);

@@ -25,7 +25,8 @@ void ignore_error(void*, const char*, int) {}  // the place then stays unknown
 }  // namespace
 
 std::string line_of(const void* instruction) {
-  backtrace_state* state = backtrace_create_state(nullptr, 1, ignore_error, nullptr);
+  // Made once: it holds the program's debug information, and libbacktrace has no way to free it.
+  static backtrace_state* const state = backtrace_create_state(nullptr, 1, ignore_error, nullptr);
   Found found;
   if (state) backtrace_pcinfo(state, reinterpret_cast<uintptr_t>(instruction), take_frame, ignore_error, &found);
   if (!found.outside_vocabulary.empty()) return found.outside_vocabulary;
