@@ -131,10 +131,12 @@ class PreparedProducts {
     dnnl::memory::desc a, b, c, bias;
     dnnl::primitive primitive;
   };
-  using Key = std::tuple<int64_t, int64_t, int64_t, bool, bool, bool, bool, DType>;
+  // Shape, form, and the number of threads the product is divided among.
+  using Key = std::tuple<int64_t, int64_t, int64_t, bool, bool, bool, bool, DType, int>;
 
   std::shared_ptr<Product> find(const Matmul& a) {
-    const Key key{a.M, a.N, a.K, a.transpose_a, a.transpose_b, a.accumulate, a.bias != nullptr, a.out};
+    const Key key{
+        a.M, a.N, a.K, a.transpose_a, a.transpose_b, a.accumulate, a.bias != nullptr, a.out, omp_get_max_threads()};
     const std::lock_guard lock(mutex_);
     if (const auto found = products_.find(key); found != products_.end()) return found->second;
     if (products_.size() == kKept) products_.clear();

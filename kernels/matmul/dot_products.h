@@ -21,14 +21,14 @@ void dot_products(const float* x, int64_t x_step, const T* b, int64_t K, float* 
 #pragma GCC unroll 4
       for (int m = 0; m < M; ++m) part[m][u] += load(x + m * x_step + k + u * kLanes) * right;
     }
+#pragma GCC unroll 4
   for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
     for (int u = 1; u < kUnroll; ++u) part[m][0] += part[m][u];
-    float total = 0;
-#pragma omp simd reduction(+ : total)
-    for (int i = 0; i < kLanes; ++i) total += part[m][0][i];
-    for (int64_t i = k; i < K; ++i) total += x[m * x_step + i] * static_cast<float>(b[i]);
-    sum[m] = total;
+    sum[m] = total_of(part[m][0]);
   }
+  for (; k < K; ++k)
+    for (int m = 0; m < M; ++m) sum[m] += x[m * x_step + k] * static_cast<float>(b[k]);
 }
 
 // The same for a number of rows known at run time, 1 to kFewRows.
