@@ -90,6 +90,8 @@ class Block {
     threads_[current_].operation = operation, threads_[current_].where = where;
     ++calls_;
   }
+  // An access hook is a call too: the watchdog's signal must not abandon a block inside one, which may be allocating.
+  void count_call() { ++calls_; }
   // Counts atomics or accesses, and tells whether the block has done nothing else for the watchdog's time.
   bool stalled();
   std::string stalled_text() const;

@@ -24,4 +24,33 @@ struct KernelReport {
   int64_t dram_bytes = 0;        // sectors touched, each once a launch for reading and once for writing
 };
 
+// What a kernel's time is bounded by. Rates are what programs reach, not what data sheets say.
+struct Gpu {
+  const char* name;
+  int multiprocessors;
+  double dram_bytes, l2_bytes, shared_bytes, tensor_flops;  // a second
+};
+constexpr Gpu kH100{"H100", 132, 3.0e12, 5.5e12, 132 * 128 * 1.755e9, 798e12};
+constexpr Gpu kH200{"H200", 132, 4.3e12, 5.5e12, 132 * 128 * 1.755e9, 798e12};
+
+// What `ptxas -v` says of a kernel.
+struct Compiled {
+  int registers = 0;
+  int spill_bytes = 0;
+};
+
+// Lower bounds of one launch, in seconds.
+struct Bounds {
+  double dram, l2, shared, tensor;
+  const char* largest;  // the name of the one that binds
+};
+Bounds bounds(const KernelReport& report, const Gpu& gpu);
+
+// Blocks that one multiprocessor holds at once (sm_80 and sm_90: 65,536 registers, 2,048 threads, 32 blocks, 227 KB).
+int blocks_at_once(const KernelReport& report, const Compiled& compiled);
+
+// The static report of a kernel in one line: a bound and a checklist, no time. Without `compiled` it says nothing of
+// registers and occupancy; without the instrumented build, nothing of accesses.
+std::string static_report(const KernelReport& report, const Gpu& gpu, const Compiled* compiled);
+
 }  // namespace nanovlm::simt

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <tuple>
 #include <type_traits>
+#include <utility>
 
 #include "kernels/launch.h"
 #include "kernels/simt/executor.h"
@@ -66,10 +67,13 @@ struct Call {
   void (*kernel)(P...);
   std::tuple<P...> arguments;
 
-  // Not instrumented itself: it reads the launching thread's stack, where a GPU has its parameter memory.
+  // Not instrumented themselves: they read the launching thread's stack, where a GPU has its parameter memory.
   __attribute__((no_sanitize_thread)) static void thread_body(const void* call) {
-    const Call& self = *static_cast<const Call*>(call);
-    std::apply(self.kernel, self.arguments);
+    static_cast<const Call*>(call)->run(std::index_sequence_for<P...>{});
+  }
+  template <size_t... I>
+  __attribute__((no_sanitize_thread)) void run(std::index_sequence<I...>) const {
+    kernel(std::get<I>(arguments)...);
   }
 };
 
