@@ -11,9 +11,10 @@ namespace {
 inline void on_access(const void* instruction, const void* address, int64_t bytes, bool write) {
   nanovlm::simt::Block* block = nanovlm::simt::current_block;
   if (!block || !block->checker()) return;
-  block->count_call();
+  block->enter_hook();
   // The return address may already belong to the next line.
   block->checker()->access(static_cast<const char*>(instruction) - 1, address, static_cast<int>(bytes), write);
+  block->leave_hook();
 }
 
 template <class T>

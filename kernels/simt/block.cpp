@@ -68,6 +68,7 @@ void Block::start(Index index, uint64_t seed) {
   warps_ = (count_ + kWarpLanes - 1) / kWarpLanes;
   at_barrier_ = returned_ = since_progress_ = 0;
   calls_at_tick_ = -1;
+  in_hook_ = false;  // a block that failed in a hook never left it
   for (int t = 0; t < count_; ++t) {
     Thread& thread = threads_[t];
     thread.fiber = nullptr, thread.operation = "", thread.where = {};
@@ -320,6 +321,7 @@ std::string Block::stalled_text() const {
 }
 
 void Block::tick(const void* instruction) {
+  if (in_hook_) return;
   if (std::exchange(calls_at_tick_, calls_) != calls_) return;
   std::unique_ptr<KernelError> error = error_at(current_, line_of(instruction), stalled_text());
   abandon(std::move(error));

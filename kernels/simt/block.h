@@ -90,8 +90,10 @@ class Block {
     threads_[current_].operation = operation, threads_[current_].where = where;
     ++calls_;
   }
-  // An access hook is a call too: the watchdog's signal must not abandon a block inside one, which may be allocating.
-  void count_call() { ++calls_; }
+  // While an access hook runs, which may be allocating, or looking up a line for a report, the watchdog's signal must not
+  // abandon the block; the hook itself looks whether the block has stalled.
+  void enter_hook() { in_hook_ = true; }
+  void leave_hook() { in_hook_ = false; }
   // Counts atomics or accesses, and tells whether the block has done nothing else for the watchdog's time.
   bool stalled();
   std::string stalled_text() const;
@@ -152,6 +154,7 @@ class Block {
   bool lanes_descend_ = false;
   uint64_t random_ = 0;
   int64_t calls_ = 0, calls_at_tick_ = -1;  // into the executor; written and read by the same host thread
+  volatile bool in_hook_ = false;
   int since_progress_ = 0;                  // atomics or accesses since a thread last met others or returned
   int64_t collectives_ = 0, mma_flops_ = 0, static_shared_ = 0;
   std::chrono::steady_clock::time_point deadline_;
