@@ -13,7 +13,7 @@ constexpr int kMaxWarps = 4;
 int64_t shared_floats(int warps, int step) { return 2 * kTileRows * step + warps * kOwnRows * (step + kWeightStep); }
 
 template <class T, int kQuads>
-__global__ void __launch_bounds__(kMaxWarps* kWarp) attention_kernel(const Attention a, int tiles) {
+__global__ void __launch_bounds__(kMaxWarps* kWarp, 4) attention_kernel(const Attention a, int tiles) {
   using Tiles = FmaTiles<kQuads>;
   constexpr int kStep = Tiles::kStep;
   const AttentionShape& shape = a.shape;

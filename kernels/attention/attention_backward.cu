@@ -60,7 +60,7 @@ __device__ void load_key(const AttentionBackward& a, const Place& at, int row, b
 
 // dq of a tile of items, and deltas [R, H].
 template <class T, int kQuads>
-__global__ void __launch_bounds__(kMaxWarps* kWarp)
+__global__ void __launch_bounds__(kMaxWarps* kWarp, 4)
     attention_dq_kernel(const AttentionBackward a, float* deltas, int tiles) {
   using Tiles = FmaTiles<kQuads>;
   constexpr int kStep = Tiles::kStep, kWidth = Tiles::kWidth;
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp)
 
 // dk and dv of a tile of keys.
 template <class T, int kQuads>
-__global__ void __launch_bounds__(kMaxWarps* kWarp)
+__global__ void __launch_bounds__(kMaxWarps* kWarp, 3)
     attention_dkv_kernel(const AttentionBackward a, const float* deltas, int tiles) {
   using Tiles = FmaTiles<kQuads>;
   constexpr int kStep = Tiles::kStep, kWidth = Tiles::kWidth;

@@ -13,7 +13,7 @@ template <int kQuads>
 constexpr int kWarpFloats = 2 * kTileRows* FmaTiles<kQuads>::kStep + kOwnRows* kWeightStep;
 
 template <class T, int kQuads>
-__global__ void __launch_bounds__(kMaxWarps* kWarp) attention_decode_kernel(const AttentionDecode a, int parts) {
+__global__ void __launch_bounds__(kMaxWarps* kWarp, 4) attention_decode_kernel(const AttentionDecode a, int parts) {
   using Tiles = FmaTiles<kQuads>;
   constexpr int kStep = Tiles::kStep;
   const int lane = thread_in_block() % kWarp, warp = thread_in_block() / kWarp, warps = threads_in_block() / kWarp;
