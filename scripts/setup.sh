@@ -6,16 +6,11 @@ packages=(
   g++ cmake ninja-build pkg-config ccache
   libdnnl-dev libopenblas-openmp-dev                            # matrix products
   nlohmann-json3-dev libcli11-dev                               # JSON, command lines
-  libjpeg62-turbo-dev libpng-dev libwebp-dev zlib1g-dev         # pictures
+  libjpeg-dev libpng-dev libwebp-dev zlib1g-dev         # pictures
   libboost-context-dev                                          # fibers of the simt device
   catch2                                                        # tests
   python3 python3-pip python3-pil fonts-dejavu-core             # the small tools that draw
 )
-
-# Ubuntu's name for the same library.
-if ! apt-cache show libjpeg62-turbo-dev >/dev/null 2>&1 && apt-cache show libjpeg-turbo8-dev >/dev/null 2>&1; then
-  packages=("${packages[@]/libjpeg62-turbo-dev/libjpeg-turbo8-dev}")
-fi
 
 missing=()
 for package in "${packages[@]}"; do
