@@ -1,9 +1,11 @@
-// Attention on a GPU, by fp32 multiply-adds: any head size up to 128, any alignment.
+// Attention on a GPU: bf16 of the usual head sizes by tensor cores (mma_forward.cuh), the rest by fp32 multiply-adds,
+// for any head size up to 128 and any alignment:
 //
 // A block owns a tile of queries of one segment and key/value head (items of rows.cuh), a warp 8 of them. Keys, rotated
 // on the way, and values pass through shared memory in tiles of 32; the softmax runs along. q, k and rotated values of
 // bf16 are rounded, probabilities stay fp32. Bound by shared-memory reads: 9 for 8 quads of multiply-adds.
 #include "kernels/attention/fma_tiles.cuh"
+#include "kernels/attention/mma_forward.cuh"
 
 namespace nanovlm::kernels {
 namespace {
@@ -76,6 +78,7 @@ void attention(ThisBackend, const Attention& a, Stream stream) {
   const AttentionShape& shape = a.shape;
   const int64_t items = shape.longest * (shape.H / shape.G);
   if (items == 0) return;
+  if (for_tensor_cores(a)) return launch_mma(a, stream);
   const int warps = static_cast<int>(std::min<int64_t>(kMaxWarps, ceil_div(items, kOwnRows)));
   const int64_t tiles = ceil_div(items, warps * kOwnRows);
   with_float(shape.dtype, [&]<class T>(Type<T>) {

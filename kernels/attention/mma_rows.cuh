@@ -1,0 +1,124 @@
+// What attention's tensor-core kernels share: bf16 rows of D columns in shared memory, and their products.
+//
+// Rows lie D + 8 apart, so that the 8 rows of a matrix that ldmatrix loads are in different banks.
+#pragma once
+#include "kernels/attention/rows.cuh"
+
+namespace nanovlm::kernels {
+
+constexpr int kMmaRows = 16;  // rows that a warp owns
+constexpr int kMmaTile = 64;  // rows of a tile that all warps meet
+
+// 8 columns of either half of a head, turned and rounded.
+__device__ inline void rotate(Vec<bf16, 8>& low, Vec<bf16, 8>& high, Angles at, int d, int half) {
+  for (int part = 0; part < 8; part += 4) {
+    const Vec<float, 4> cos_low = ld16(at.cos + d + part), cos_high = ld16(at.cos + d + half + part);
+    const Vec<float, 4> sin_low = ld16(at.sin + d + part), sin_high = ld16(at.sin + d + half + part);
+    for (int i = 0; i < 4; ++i) {
+      const float x = static_cast<float>(low[part + i]), y = static_cast<float>(high[part + i]);
+      low[part + i] = to_bf16(x * cos_low[i] - y * sin_low[i]);
+      high[part + i] = to_bf16(y * cos_high[i] + x * sin_high[i]);
+    }
+  }
+}
+
+// to[r] = one head of row r, from(r), turned by angles(r); zeros where from(r) is null. Shared by `threads` threads.
+template <int D, class From, class AnglesOf>
+__device__ void load_rotated(bf16* to, int rows, const From& from, const AnglesOf& angles, int thread, int threads) {
+  constexpr int kParts = D / 16;  // of a row: 8 columns of either half
+  for (int i = thread; i < rows * kParts; i += threads) {
+    const int r = i / kParts, d = i % kParts * 8;
+    const bf16* x = from(r);
+    Vec<bf16, 8> low{}, high{};
+    if (x) {
+      low = ld16(x + d), high = ld16(x + d + D / 2);
+      const Angles at = angles(r);
+      if (at.cos) rotate(low, high, at, d, D / 2);
+    }
+    st16(to + r * (D + 8) + d, low), st16(to + r * (D + 8) + d + D / 2, high);
+  }
+}
+
+// Starts copying rows as they are; `any` is some address to name where from(r) is null, whose row becomes zeros.
+template <int D, class From>
+__device__ void copy_rows(bf16* to, int rows, const From& from, const bf16* any, int thread, int threads) {
+  constexpr int kParts = D / 8;
+  for (int i = thread; i < rows * kParts; i += threads) {
+    const int r = i / kParts, d = i % kParts * 8;
+    const bf16* x = from(r);
+    cp_async16(to + r * (D + 8) + d, x ? x + d : any, x ? 16 : 0);
+  }
+}
+
+// A warp's 16 rows as operands a of mma_m16n8k16, one for each 16 columns.
+template <int D>
+__device__ void load_operand(uint32_t (&a)[D / 16][4], const bf16* rows) {
+  const int lane = thread_in_block() % kWarp;
+  for (int c = 0; c < D / 16; ++c) ldmatrix_x4(a[c], rows + lane % 16 * (D + 8) + c * 16 + lane / 16 * 8);
+}
+
+// s[16, 64] += a[16, D] rows[64, D]^T
+template <int D>
+__device__ void multiply_rows(float (&s)[kMmaTile / 8][4], const uint32_t (&a)[D / 16][4], const bf16* rows) {
+  const int lane = thread_in_block() % kWarp;
+  const bf16* mine = rows + (lane / 16 * 8 + lane % 8) * (D + 8) + lane / 8 % 2 * 8;
+#pragma unroll
+  for (int c = 0; c < D / 16; ++c)
+#pragma unroll
+    for (int j = 0; j < kMmaTile / 16; ++j) {
+      uint32_t b[4];
+      ldmatrix_x4(b, mine + 16 * j * (D + 8) + 16 * c);
+      const uint32_t low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
+      mma_m16n8k16(s[2 * j], a[c], low);
+      mma_m16n8k16(s[2 * j + 1], a[c], high);
+    }
+}
+
+// sum[16, D] += w[16, 64] rows[64, D], w rounded to bf16.
+template <int D>
+__device__ void add_rows(float (&sum)[D / 8][4], const float (&w)[kMmaTile / 8][4], const bf16* rows) {
+  const int lane = thread_in_block() % kWarp;
+  const bf16* mine = rows + lane % 16 * (D + 8) + lane / 16 * 8;
+#pragma unroll
+  for (int k = 0; k < kMmaTile / 16; ++k) {
+    const uint32_t a[4] = {pack_bf16(w[2 * k][0], w[2 * k][1]), pack_bf16(w[2 * k][2], w[2 * k][3]),
+                           pack_bf16(w[2 * k + 1][0], w[2 * k + 1][1]), pack_bf16(w[2 * k + 1][2], w[2 * k + 1][3])};
+#pragma unroll
+    for (int j = 0; j < D / 16; ++j) {
+      uint32_t b[4];
+      ldmatrix_x4_trans(b, mine + 16 * k * (D + 8) + 16 * j);
+      const uint32_t low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
+      mma_m16n8k16(sum[2 * j], a, low);
+      mma_m16n8k16(sum[2 * j + 1], a, high);
+    }
+  }
+}
+
+// The sum or maximum over the four lanes that hold a row of a product.
+__device__ inline float row_sum(float x) {
+  x += shfl_xor(x, 1);
+  return x + shfl_xor(x, 2);
+}
+__device__ inline float row_max(float x) {
+  x = fmaxf(x, shfl_xor(x, 1));
+  return fmaxf(x, shfl_xor(x, 2));
+}
+
+// Whether rows of D columns at `x`, `stride` apart, can be read by 16 bytes.
+inline bool aligned_rows(const void* x, int64_t stride) {
+  return reinterpret_cast<uintptr_t>(x) % 16 == 0 && stride % 8 == 0;
+}
+inline bool for_tensor_cores(const AttentionShape& a) {
+  return a.dtype == DType::bf16 && (a.D == 32 || a.D == 64 || a.D == 128) && aligned_rows(a.cos, 0) &&
+         aligned_rows(a.sin, 0);
+}
+
+// Calls f with the head size as a constant.
+template <class F>
+void with_head_size(int D, const F& f) {
+  if (D == 32) return f(std::integral_constant<int, 32>{});
+  if (D == 64) return f(std::integral_constant<int, 64>{});
+  return f(std::integral_constant<int, 128>{});
+}
+
+}  // namespace nanovlm::kernels
