@@ -1,16 +1,13 @@
 // Attention of bf16 by tensor cores: head sizes 32, 64 and 128, rows aligned to 16 bytes, causal or not.
 //
 // A block owns 16 items a warp (rows.cuh) and meets tiles of 64 keys, which are turned on their way into shared memory
-// while values arrive by cp.async. A warp keeps its queries, scores and o in registers; the softmax runs along, in
+// while values arrive by cp.async. A warp keeps scores and o in registers; the softmax runs along, in
 // powers of two. Probabilities are rounded to bf16 before they are divided by their sum. Bound by memory for segments
 // of up to about 256 rows: the tiles of one segment are read from L2 by its other blocks.
 #pragma once
 #include "kernels/attention/mma_rows.cuh"
 
 namespace nanovlm::kernels {
-
-constexpr int kMmaWarps = 4;  // at most, a block
-constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 // What one row of a warp's 16 has met so far.
 struct MmaRow {
@@ -74,8 +71,6 @@ __global__ void __launch_bounds__(kMmaWarps* kWarp, D <= 64 ? 3 : 2)
       },
       [&](int r) { return angles(query_of(at, own_item + r).row); }, lane, kWarp);
   __syncwarp();
-  uint32_t q[D / 16][4];
-  load_operand<D>(q, own);
 
   const Visible visible = visible_keys(shape, at.begin, at.end);
   const auto end_of = [&](int row) { return shape.causal ? min(row + 1, at.end) : at.end; };
@@ -106,7 +101,7 @@ __global__ void __launch_bounds__(kMmaWarps* kWarp, D <= 64 ? 3 : 2)
     if (my_end <= key) continue;  // the whole warp
 
     float s[kMmaTile / 8][4] = {};
-    multiply_rows<D>(s, q, keys);
+    multiply_rows<D>(s, own, keys);
     for (int half = 0; half < 2; ++half) {
       const float shrink = soften(rows[half], s, half, bits, key, shape.scale * kLog2e);
       for (int j = 0; j < D / 8; ++j) o[j][2 * half] *= shrink, o[j][2 * half + 1] *= shrink;
@@ -114,23 +109,17 @@ __global__ void __launch_bounds__(kMmaWarps* kWarp, D <= 64 ? 3 : 2)
     add_rows<D>(o, s, values);
   }
 
-  __syncwarp();  // q has been read: its place takes o
   for (int half = 0; half < 2; ++half) {
     const int r = lane / 4 + 8 * half;
-    const float sum = row_sum(rows[half].sum), factor = 1 / sum;
-    for (int j = 0; j < D / 8; ++j)
-      *reinterpret_cast<uint32_t*>(own + r * kStep + 8 * j + lane % 4 * 2) =
-          pack_bf16(o[j][2 * half] * factor, o[j][2 * half + 1] * factor);
+    const float sum = row_sum(rows[half].sum);
+    for (int j = 0; j < D / 8; ++j) o[j][2 * half] /= sum, o[j][2 * half + 1] /= sum;
     const Query query = query_of(at, own_item + r);
     if (a.lse && r < my_items && lane % 4 == 0)
       a.lse[int64_t(query.row) * shape.H + query.head] = (rows[half].max + log2f(sum)) * kLn2;
   }
-  __syncwarp();
-  for (int i = lane; i < my_items * (D / 8); i += kWarp) {
-    const int r = i / (D / 8), d = i % (D / 8) * 8;
-    st16(static_cast<bf16*>(a.o) + query_of(at, own_item + r).in(int64_t(shape.H) * D, D) + d,
-         ld16(own + r * kStep + d));
-  }
+  store_rows<D>(own, o, my_items, [&](int r) {
+    return static_cast<bf16*>(a.o) + query_of(at, own_item + r).in(int64_t(shape.H) * D, D);
+  });
 }
 
 inline bool for_tensor_cores(const Attention& a) {
@@ -138,15 +127,10 @@ inline bool for_tensor_cores(const Attention& a) {
          aligned_rows(a.v, a.v_stride) && aligned_rows(a.o, 0);
 }
 
-inline void launch_mma(const Attention& a, Stream stream) {
-  const AttentionShape& shape = a.shape;
-  const int64_t items = shape.longest * (shape.H / shape.G);
-  const int64_t warps = std::min<int64_t>(kMmaWarps, ceil_div(items, kMmaRows));
-  const int64_t tiles = ceil_div(items, warps * kMmaRows);
-  with_head_size(shape.D, [&]<int D>(std::integral_constant<int, D>) {
-    const int64_t bytes = (2 * kMmaTile + warps * kMmaRows) * (D + 8) * int64_t{sizeof(bf16)};
-    launch("attention_mma", attention_mma_kernel<D>, {shape.S * shape.G * tiles, warps * kWarp, bytes, stream}, a,
-           tiles);
+inline void launch_on_tensor_cores(const Attention& a, Stream stream) {
+  with_head_size(a.shape.D, [&]<int D>(std::integral_constant<int, D>) {
+    launch_mma<D>("attention_mma", attention_mma_kernel<D>, a.shape, a.shape.longest * (a.shape.H / a.shape.G), 1,
+                  stream, a);
   });
 }
 

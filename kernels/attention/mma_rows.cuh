@@ -8,6 +8,8 @@ namespace nanovlm::kernels {
 
 constexpr int kMmaRows = 16;  // rows that a warp owns
 constexpr int kMmaTile = 64;  // rows of a tile that all warps meet
+constexpr int kMmaWarps = 4;  // of a block, at most
+constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 // 8 columns of either half of a head, turned and rounded.
 __device__ inline void rotate(Vec<bf16, 8>& low, Vec<bf16, 8>& high, Angles at, int d, int half) {
@@ -50,28 +52,25 @@ __device__ void copy_rows(bf16* to, int rows, const From& from, const bf16* any,
   }
 }
 
-// A warp's 16 rows as operands a of mma_m16n8k16, one for each 16 columns.
+// s[16, 64] += own[16, D] rows[64, D]^T
 template <int D>
-__device__ void load_operand(uint32_t (&a)[D / 16][4], const bf16* rows) {
+__device__ void multiply_rows(float (&s)[kMmaTile / 8][4], const bf16* own, const bf16* rows) {
   const int lane = thread_in_block() % kWarp;
-  for (int c = 0; c < D / 16; ++c) ldmatrix_x4(a[c], rows + lane % 16 * (D + 8) + c * 16 + lane / 16 * 8);
-}
-
-// s[16, 64] += a[16, D] rows[64, D]^T
-template <int D>
-__device__ void multiply_rows(float (&s)[kMmaTile / 8][4], const uint32_t (&a)[D / 16][4], const bf16* rows) {
-  const int lane = thread_in_block() % kWarp;
+  const bf16* my_own = own + lane % 16 * (D + 8) + lane / 16 * 8;
   const bf16* mine = rows + (lane / 16 * 8 + lane % 8) * (D + 8) + lane / 8 % 2 * 8;
 #pragma unroll
-  for (int c = 0; c < D / 16; ++c)
+  for (int c = 0; c < D / 16; ++c) {
+    uint32_t a[4];
+    ldmatrix_x4(a, my_own + 16 * c);
 #pragma unroll
     for (int j = 0; j < kMmaTile / 16; ++j) {
       uint32_t b[4];
       ldmatrix_x4(b, mine + 16 * j * (D + 8) + 16 * c);
       const uint32_t low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
-      mma_m16n8k16(s[2 * j], a[c], low);
-      mma_m16n8k16(s[2 * j + 1], a[c], high);
+      mma_m16n8k16(s[2 * j], a, low);
+      mma_m16n8k16(s[2 * j + 1], a, high);
     }
+  }
 }
 
 // sum[16, D] += w[16, 64] rows[64, D], w rounded to bf16.
@@ -94,6 +93,38 @@ __device__ void add_rows(float (&sum)[D / 8][4], const float (&w)[kMmaTile / 8][
   }
 }
 
+// Turns row lane / 4 + 8 half of a gradient back: both halves of a pair are the same lane's.
+template <int D>
+__device__ void turn_back(float (&sum)[D / 8][4], int half, Angles at) {
+  if (!at.cos) return;
+#pragma unroll
+  for (int j = 0; j < D / 16; ++j)
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      const int d = 8 * j + thread_in_block() % 4 * 2 + e;
+      float &x = sum[j][2 * half + e], &y = sum[j + D / 16][2 * half + e];
+      const float low = x, high = y;
+      x = low * at.cos[d] + high * at.sin[d + D / 2];
+      y = high * at.cos[d + D / 2] - low * at.sin[d];
+    }
+}
+
+// Stores a warp's rows by way of its own place in shared memory: row r to to(r), for r < rows.
+template <int D, class To>
+__device__ void store_rows(bf16* own, const float (&sum)[D / 8][4], int rows, const To& to) {
+  const int lane = thread_in_block() % kWarp;
+  __syncwarp();  // what stood there has been read
+  for (int half = 0; half < 2; ++half)
+    for (int j = 0; j < D / 8; ++j)
+      *reinterpret_cast<uint32_t*>(own + (lane / 4 + 8 * half) * (D + 8) + 8 * j + lane % 4 * 2) =
+          pack_bf16(sum[j][2 * half], sum[j][2 * half + 1]);
+  __syncwarp();
+  for (int i = lane; i < rows * (D / 8); i += kWarp) {
+    const int r = i / (D / 8), d = i % (D / 8) * 8;
+    st16(to(r) + d, ld16(own + r * (D + 8) + d));
+  }
+}
+
 // The sum or maximum over the four lanes that hold a row of a product.
 __device__ inline float row_sum(float x) {
   x += shfl_xor(x, 1);
@@ -111,6 +142,17 @@ inline bool aligned_rows(const void* x, int64_t stride) {
 inline bool for_tensor_cores(const AttentionShape& a) {
   return a.dtype == DType::bf16 && (a.D == 32 || a.D == 64 || a.D == 128) && aligned_rows(a.cos, 0) &&
          aligned_rows(a.sin, 0);
+}
+
+// Launches a kernel of blocks that own `rows` rows of every segment and key/value head: `matrices` rows of shared
+// memory for each of theirs and of a tile's.
+template <int D, class Kernel, class... Arguments>
+void launch_mma(const char* name, Kernel kernel, const AttentionShape& shape, int64_t rows, int matrices, Stream stream,
+                const Arguments&... arguments) {
+  const int64_t warps = std::min<int64_t>(kMmaWarps, ceil_div(rows, kMmaRows));
+  const int64_t tiles = ceil_div(rows, warps * kMmaRows);
+  const int64_t bytes = (2 * kMmaTile + matrices * warps * kMmaRows) * (D + 8) * int64_t{sizeof(bf16)};
+  launch(name, kernel, {shape.S * shape.G * tiles, warps * kWarp, bytes, stream}, arguments..., tiles);
 }
 
 // Calls f with the head size as a constant.
