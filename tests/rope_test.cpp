@@ -3,6 +3,7 @@
 #include "tests/support/attention_reference.h"
 #include "tests/support/backends.h"
 #include "tests/support/fixture.h"
+#include "tests/support/tolerance.h"
 
 namespace nanovlm::testing {
 namespace {

@@ -2,7 +2,6 @@
 // kernels/attention/attention.h says. Operands are dense: q, o and d_o [R, H, D], k and v [R, G, D], lse [R, H].
 #pragma once
 #include "tests/support/reference.h"
-#include "tests/support/tolerance.h"
 
 namespace nanovlm::testing::reference {
 

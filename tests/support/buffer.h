@@ -12,11 +12,9 @@
 #include <catch2/catch.hpp>
 
 #include "kernels/types.h"
+#include "tests/support/values.h"
 
 namespace nanovlm::testing {
-
-// What references compute with and what comparisons read. f32, bf16 and i32 all fit a double exactly.
-using Values = std::vector<double>;
 
 // n entries of one dtype. It starts as all-ones bytes (NaN as f32 and bf16), so that a place a kernel forgets to write
 // shows. Reading it back requires both red zones to be untouched. A buffer of no entries stands for a null argument.

@@ -1,14 +1,15 @@
 // One plain formula an operation, obviously right and slow. Every backend is measured against it.
 //
 // Each is a template over the arithmetic. Real = double is the exact result; Real = float is the same formula in fp32,
-// in plain order, rounded to `dtype` where the contract rounds: the yardstick of tests/support/tolerance.h. Operands
+// in plain order, rounded to `dtype` where the contract rounds: the yardstick of tests/support/values.h. Operands
 // come as the exact values of what the kernel reads; an empty one stands for null.
 #pragma once
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
 
-#include "tests/support/buffer.h"
+#include "kernels/types.h"
+#include "tests/support/values.h"
 
 namespace nanovlm::testing::reference {
 
