@@ -1,6 +1,7 @@
 #include "kernels/simt/checker.h"
 
 #include <algorithm>
+#include <map>
 
 #include <link.h>
 
@@ -38,6 +39,23 @@ void Checker::begin_launch(KernelReport& report) {
   dl_iterate_phdr(describe_program, &program);
   thread_locals_ = program.thread_locals, thread_locals_end_ = program.thread_locals_end;
   image_ = program.image, image_end_ = program.image_end;
+}
+
+void Checker::name_lines(KernelReport& report) const {
+  std::map<std::string, LineReport> lines;  // several instructions may share a line
+  for (size_t site = 0; site < report.lines.size(); ++site) {
+    const LineReport& from = report.lines[site];
+    if (from.requests == 0) continue;
+    const std::string place = sites_.place(static_cast<SiteId>(site));
+    LineReport& to = lines[place];
+    to.place = place;
+    to.requests += from.requests, to.sectors += from.sectors, to.ideal_sectors += from.ideal_sectors;
+    to.wavefronts += from.wavefronts, to.ideal_wavefronts += from.ideal_wavefronts;
+  }
+  report.lines.clear();
+  for (const auto& [place, line] : lines) report.lines.push_back(line);
+  std::stable_sort(report.lines.begin(), report.lines.end(),
+                   [](const LineReport& a, const LineReport& b) { return a.wasted() > b.wasted(); });
 }
 
 void Checker::begin_block(Block& block) {

@@ -17,6 +17,8 @@ class Checker {
   explicit Checker(const DeviceMemory& memory) : memory_(memory) {}
 
   void begin_launch(KernelReport& report);
+  // Names a report's lines, which are numbered by site, and sorts them.
+  void name_lines(KernelReport& report) const;
   void begin_block(Block& block);
   void end_block();
 

@@ -89,7 +89,12 @@ void Executor::check_red_zones(const char* after) {
                       "out of bounds: " + overrun + " was written (the instrumented build names the line)");
 }
 
-std::vector<KernelReport> Executor::reports() const { return state_->reports; }
+std::vector<KernelReport> Executor::reports() const {
+  std::vector<KernelReport> reports = state_->reports;
+  if (state_->checker)
+    for (KernelReport& report : reports) state_->checker->name_lines(report);
+  return reports;
+}
 void Executor::clear_reports() { state_->reports.clear(); }
 
 void Executor::run(const Launch& launch) {
@@ -109,6 +114,7 @@ void Executor::run(const Launch& launch) {
   report.blocks += count;
   report.threads = static_cast<int>(launch.shape.block.count());
   report.dynamic_shared = launch.shape.shared_bytes;
+  report.function = launch.function;
   Checker* checker = nullptr;
   if (launch.instrumented && options.check_accesses) {
     if (!state.checker) state.checker = std::make_unique<Checker>(state.memory);

@@ -62,7 +62,8 @@ struct Launch {
   LaunchShape shape;
   void (*thread_body)(const void* arguments);
   const void* arguments;
-  bool instrumented;  // its memory accesses call the hooks (access_hooks.cpp)
+  bool instrumented;     // its memory accesses call the hooks (access_hooks.cpp)
+  const void* function;  // the kernel
 };
 
 class DeviceMemory;

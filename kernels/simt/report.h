@@ -2,11 +2,21 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace nanovlm::simt {
 
+// What the accesses cost that one line of a kernel's source makes.
+struct LineReport {
+  std::string place;  // "kernels/norm/norm.cu:42", or the wrapper's line
+  int64_t requests = 0;
+  int64_t sectors = 0, ideal_sectors = 0, wavefronts = 0, ideal_wavefronts = 0;  // as in KernelReport
+  int64_t wasted() const { return sectors - ideal_sectors + wavefronts - ideal_wavefronts; }
+};
+
 struct KernelReport {
   std::string kernel;
+  const void* function = nullptr;  // of the last launch: its template arguments tell variants apart
   int64_t launches = 0, blocks = 0;
   int threads = 0;            // of the last launch's blocks
   int64_t static_shared = 0;  // bytes a block, the largest seen
@@ -15,23 +25,24 @@ struct KernelReport {
   int64_t mma_flops = 0;
 
   bool instrumented = false;
-  int64_t requests = 0;          // memory instructions, counted a warp
-  int64_t lanes = 0;             // active in them, added up
-  int64_t sectors = 0;           // 32-byte pieces of global memory that the requests touch
-  int64_t ideal_sectors = 0;     // the fewest that hold the bytes they ask for
-  int64_t wavefronts = 0;        // passes over the shared-memory banks
-  int64_t ideal_wavefronts = 0;  // the fewest for the bytes they ask for
-  int64_t dram_bytes = 0;        // sectors touched, each once a launch for reading and once for writing
+  int64_t requests = 0;           // memory instructions, counted a warp
+  int64_t lanes = 0;              // active in them, added up
+  int64_t sectors = 0;            // 32-byte pieces of global memory that the requests touch
+  int64_t ideal_sectors = 0;      // the fewest that hold the bytes they ask for
+  int64_t wavefronts = 0;         // passes over the shared-memory banks
+  int64_t ideal_wavefronts = 0;   // the fewest for the bytes they ask for
+  int64_t dram_bytes = 0;         // sectors touched, each once a launch for reading and once for writing
+  std::vector<LineReport> lines;  // the most wasteful first
 };
 
 // What a kernel's time is bounded by. Rates are what programs reach, not what data sheets say.
 struct Gpu {
   const char* name;
   int multiprocessors;
-  double dram_bytes, l2_bytes, shared_bytes, tensor_flops;  // a second
+  double dram_bytes, l2_bytes, shared_bytes, tensor_flops, fma_flops;  // a second; fma: fp32 without tensor cores
 };
-constexpr Gpu kH100{"H100", 132, 3.0e12, 5.5e12, 132 * 128 * 1.755e9, 798e12};
-constexpr Gpu kH200{"H200", 132, 4.3e12, 5.5e12, 132 * 128 * 1.755e9, 798e12};
+constexpr Gpu kH100{"H100", 132, 3.0e12, 5.5e12, 132 * 128 * 1.755e9, 798e12, 60e12};
+constexpr Gpu kH200{"H200", 132, 4.3e12, 5.5e12, 132 * 128 * 1.755e9, 798e12, 60e12};
 
 // What `ptxas -v` says of a kernel.
 struct Compiled {

@@ -44,7 +44,7 @@ void Requests::add(int warp, int lane, uint32_t lanes_of_warp, SiteId site, cons
   request.bytes = access.bytes, request.write = access.write, request.shared = access.shared;
   request.address[lane] = access.address;
   while (!s.pending.empty() && s.pending.front().lanes == lanes_of_warp) {
-    count(s.pending.front());
+    count(s.pending.front(), site);
     s.pending.pop_front();
     ++s.first;
   }
@@ -53,24 +53,27 @@ void Requests::add(int warp, int lane, uint32_t lanes_of_warp, SiteId site, cons
 void Requests::warp_met(int warp) {
   for (const SiteId site : listed_[static_cast<size_t>(warp)]) {
     Stream& s = streams_[static_cast<size_t>(warp)][site];
-    for (const Request& request : s.pending) count(request);
+    for (const Request& request : s.pending) count(request, site);
     s = {};
   }
   listed_[static_cast<size_t>(warp)].clear();
 }
 
-void Requests::count(const Request& request) {
+void Requests::count(const Request& request, SiteId site) {
   if (request.lanes == 0) return;
+  if (report_->lines.size() <= site) report_->lines.resize(site + 1);
+  LineReport& line = report_->lines[site];
+  ++line.requests;
   ++report_->requests;
   report_->lanes += std::popcount(request.lanes);
   if (request.shared) {
-    count_wavefronts(request);
+    count_wavefronts(request, line);
   } else {
-    count_sectors(request);
+    count_sectors(request, line);
   }
 }
 
-void Requests::count_sectors(const Request& request) {
+void Requests::count_sectors(const Request& request, LineReport& line) {
   uintptr_t addresses[kLanes], sectors[2 * kLanes];
   int n = 0, touched = 0;
   for (uint32_t left = request.lanes; left != 0; left &= left - 1)
@@ -80,8 +83,9 @@ void Requests::count_sectors(const Request& request) {
     for (uintptr_t sector = addresses[i] / kSector;
          sector <= (addresses[i] + static_cast<uintptr_t>(request.bytes) - 1) / kSector; ++sector)
       if (touched == 0 || sectors[touched - 1] != sector) sectors[touched++] = sector;
-  report_->sectors += touched;
-  report_->ideal_sectors += (n * request.bytes + static_cast<int>(kSector) - 1) / static_cast<int>(kSector);
+  const int ideal = (n * request.bytes + static_cast<int>(kSector) - 1) / static_cast<int>(kSector);
+  report_->sectors += touched, line.sectors += touched;
+  report_->ideal_sectors += ideal, line.ideal_sectors += ideal;
   for (int i = 0; i < touched; ++i) touch(sectors[i], request.write);
 }
 
@@ -96,7 +100,7 @@ void Requests::touch(uintptr_t sector, bool write) {
 
 // The lanes that one pass serves: all for up to 4 bytes each, half of them for 8, a quarter for 16. A pass delivers one
 // word a bank.
-void Requests::count_wavefronts(const Request& request) {
+void Requests::count_wavefronts(const Request& request, LineReport& line) {
   const int group = request.bytes <= 4 ? 32 : request.bytes == 8 ? 16 : 8;
   for (int first = 0; first < kLanes; first += group) {
     uintptr_t words[kLanes * 4];
@@ -110,8 +114,9 @@ void Requests::count_wavefronts(const Request& request) {
     n = sort_unique(words, n);
     int in_bank[kBanks] = {};
     for (int i = 0; i < n; ++i) ++in_bank[words[i] % kBanks];
-    report_->wavefronts += *std::max_element(in_bank, in_bank + kBanks);
-    report_->ideal_wavefronts += (n + kBanks - 1) / kBanks;
+    const int passes = *std::max_element(in_bank, in_bank + kBanks), ideal = (n + kBanks - 1) / kBanks;
+    report_->wavefronts += passes, line.wavefronts += passes;
+    report_->ideal_wavefronts += ideal, line.ideal_wavefronts += ideal;
   }
 }
 

@@ -42,12 +42,12 @@ class Requests {
   };
 
   Stream& stream(int warp, SiteId site);
-  void count(const Request& request);
-  void count_sectors(const Request& request);
-  void count_wavefronts(const Request& request);
+  void count(const Request& request, SiteId site);
+  void count_sectors(const Request& request, LineReport& line);
+  void count_wavefronts(const Request& request, LineReport& line);
   void touch(uintptr_t sector, bool write);
 
-  KernelReport* report_ = nullptr;
+  KernelReport* report_ = nullptr;                  // its lines are numbered by site until the executor names them
   std::vector<std::vector<Stream>> streams_;        // by warp and site
   std::vector<std::vector<SiteId>> listed_;         // by warp: the sites with anything since it last met
   std::unordered_map<uintptr_t, uint8_t> touched_;  // sectors of this launch: 1 read from memory, 2 written

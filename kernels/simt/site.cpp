@@ -1,6 +1,10 @@
 #include "kernels/simt/site.h"
 
 #include <backtrace.h>
+#include <cxxabi.h>
+
+#include <cstdlib>
+#include <memory>
 
 namespace nanovlm::simt {
 namespace {
@@ -22,13 +26,32 @@ int take_frame(void* data, uintptr_t, const char* file, int line, const char*) {
 
 void ignore_error(void*, const char*, int) {}  // the place then stays unknown
 
+void take_symbol(void* data, uintptr_t, const char* name, uintptr_t, uintptr_t) {
+  if (name) *static_cast<std::string*>(data) = name;
+}
+
+// Made once: it holds the program's debug information, and libbacktrace has no way to free it.
+backtrace_state* program() {
+  static backtrace_state* const state = backtrace_create_state(nullptr, 1, ignore_error, nullptr);
+  return state;
+}
+
 }  // namespace
 
+std::string function_at(const void* address) {
+  std::string mangled;
+  if (backtrace_state* state = program())
+    backtrace_syminfo(state, reinterpret_cast<uintptr_t>(address), take_symbol, ignore_error, &mangled);
+  int status = 0;
+  const std::unique_ptr<char, void (*)(void*)> name(abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, &status),
+                                                    std::free);
+  return status == 0 ? name.get() : mangled;
+}
+
 std::string line_of(const void* instruction) {
-  // Made once: it holds the program's debug information, and libbacktrace has no way to free it.
-  static backtrace_state* const state = backtrace_create_state(nullptr, 1, ignore_error, nullptr);
   Found found;
-  if (state) backtrace_pcinfo(state, reinterpret_cast<uintptr_t>(instruction), take_frame, ignore_error, &found);
+  if (backtrace_state* state = program())
+    backtrace_pcinfo(state, reinterpret_cast<uintptr_t>(instruction), take_frame, ignore_error, &found);
   if (!found.outside_vocabulary.empty()) return found.outside_vocabulary;
   return found.innermost.empty() ? "unknown line" : found.innermost;
 }

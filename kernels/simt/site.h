@@ -13,6 +13,9 @@ namespace nanovlm::simt {
 // not in the vocabulary headers.
 std::string line_of(const void* instruction);
 
+// The name of the function at this address, demangled; empty where the program does not know it.
+std::string function_at(const void* address);
+
 using SiteId = uint32_t;
 
 // Numbers for places, so that a record of an access needs four bytes for its place.

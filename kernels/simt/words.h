@@ -97,7 +97,8 @@ void launch(const char* name, void (*kernel)(P...), const LaunchShape& shape, co
 #else
   constexpr bool instrumented = false;
 #endif
-  simt::Executor::of(shape.stream, name).run({name, shape, simt::Call<P...>::thread_body, &call, instrumented});
+  simt::Executor::of(shape.stream, name)
+      .run({name, shape, simt::Call<P...>::thread_body, &call, instrumented, reinterpret_cast<const void*>(kernel)});
 }
 
 // Device memory for the kernels of one call, freed once they have run.
