@@ -60,7 +60,7 @@ train "$out"
 trained=$((SECONDS - before))
 step "Evaluating on the 9,673 test questions"
 seeing=$(accuracy "$out")
-"$python" tools/plot_loss.py "$out/metrics.jsonl" "$out/loss.png" >&2
+"$python" tools/plot_loss.py "$out/metrics.jsonl" "$out/loss.png" --log >&2
 awk 'NR % 201 == 1' "$out/answers.jsonl" >"$out/sample.jsonl"  # neighbours ask about the same picture
 "$python" tools/contact_sheet.py "$out/sample.jsonl" "$out/answers.png" >&2
 

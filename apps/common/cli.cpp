@@ -56,6 +56,11 @@ CommandLine::Option& CommandLine::Option::excludes(const Option& other) {
   return *this;
 }
 
+CommandLine::Option& CommandLine::Option::in_group(const std::string& heading) {
+  option_->group(heading);
+  return *this;
+}
+
 CommandLine::CommandLine(const std::string& program, const std::string& description)
     : root_(std::make_shared<CLI::App>(description, program)), app_(root_.get()) {
   app_->option_defaults()->always_capture_default();

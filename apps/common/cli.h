@@ -37,6 +37,7 @@ class CommandLine {
     Option& in(double low, double high);  // numbers: anything else is bad usage
     Option& one_of(const std::vector<std::string>& values);
     Option& excludes(const Option& other);
+    Option& in_group(const std::string& heading);  // of --help
 
    private:
     CLI::Option* option_;

@@ -1,0 +1,260 @@
+#include "apps/train/run.h"
+
+#include <sys/resource.h>
+
+#include <cmath>
+#include <ctime>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "apps/common/loaded_model.h"
+#include "data/dataset.h"
+#include "model/weights.h"
+
+namespace nanovlm::training {
+namespace {
+
+// nanoVLM's get_run_name.
+std::string reference_name(const TrainConfig& train, int64_t samples) {
+  char date[8];
+  const std::time_t now = std::time(nullptr);
+  std::strftime(date, sizeof date, "%m%d", std::localtime(&now));
+  return text("nanoVLM_1xGPU_", samples, "samples_bs", train.batch_size * train.gradient_accumulation_steps, "_ep",
+              train.epochs, "_lr", train.lr_backbones, "-", train.lr_mp, "_", date);
+}
+
+VisionLanguageModel make_model(const RunConfig& config, const Device& device, std::vector<std::string>& warnings) {
+  if (config.train.resume_from_vlm_checkpoint) {
+    VisionLanguageModel model(load_config(config.vlm.vlm_checkpoint_path, warnings), device);
+    load_weights(model, config.vlm.vlm_checkpoint_path + "/model.safetensors", warnings);
+    return model;
+  }
+  VisionLanguageModel model(config.vlm, device);
+  model.initialise(static_cast<uint64_t>(config.train.seed),
+                   config.train.init == "balanced" ? Init::balanced : Init::nanovlm);
+  return model;
+}
+
+bool as_reference(const TrainConfig& train) { return train.compat == "nanovlm-v1"; }
+
+CollateOptions collate_options(const TrainConfig& train, const VLMConfig& vlm) {
+  if (as_reference(train)) return CollateOptions::nanovlm_v1(vlm.vit_img_size, vlm.lm_max_length);
+  CollateOptions options;
+  options.image_size = vlm.vit_img_size;
+  options.max_length = vlm.lm_max_length;
+  return options;
+}
+
+LoaderOptions loader_options(const TrainConfig& train) {
+  LoaderOptions options;
+  options.batch_size = train.batch_size;
+  options.epochs = train.epochs;
+  options.seed = static_cast<uint64_t>(train.seed);
+  options.same_order_every_epoch = as_reference(train);
+  options.workers = static_cast<int>(train.workers);
+  options.max_bad_share = train.max_bad_share;
+  return options;
+}
+
+int64_t peak_resident_mib() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss / 1024;
+}
+
+}  // namespace
+
+Run::Run(const Settings& settings, const RunConfig& config)
+    : settings_(settings),
+      train_(config.train),
+      warnings_(config.warnings),
+      device_(Device::open(settings.device)),
+      log_(settings.out),
+      model_(make_model(config, device_, warnings_)) {
+  for (const std::string& warning : warnings_) log_.note("warning: " + warning);
+  say(nanovlm::describe(config));
+  open_batches();
+  make_trainer();
+}
+
+void Run::open_batches() {
+  if (settings_.batches.empty())
+    open_dataset_batches();
+  else
+    source_ = std::make_unique<FileBatches>(settings_.batches, settings_.micro_batches_per_epoch, train_);
+  const int64_t micro = source_->micro_batches_per_epoch(), k = train_.gradient_accumulation_steps;
+  const int64_t all = (micro + k - 1) / k * train_.epochs;
+  steps_ = train_.max_training_steps > 0 ? std::min(all, train_.max_training_steps) : all;
+}
+
+void Run::open_dataset_batches() {
+  const VLMConfig& vlm = model_.config;
+  const auto rows = open_dataset(settings_.train_dataset);
+  const Split split =
+      split_rows(rows->size(), static_cast<uint64_t>(train_.seed), train_.data_cutoff_idx, train_.val_ratio);
+  std::vector<std::string> warnings;
+  const PromptTokenizer tokenizer = load_tokenizer(settings_.tokenizer, vlm.lm_tokenizer, vlm, warnings);
+  for (const std::string& warning : warnings) log_.note("warning: " + warning);
+
+  constexpr int64_t kCacheBytes = int64_t{256} << 20;
+  const auto cache = std::make_shared<PictureCache>(kCacheBytes);
+  const auto collator = std::make_shared<VqaCollator>(tokenizer, collate_options(train_, vlm), cache);
+  source_ = std::make_unique<DatasetBatches>(
+      std::make_unique<Loader>(rows, split.train, collator, loader_options(train_)), train_);
+  if (!split.validation.empty())
+    validation_ = {rows, split.validation, collator, train_.batch_size, static_cast<int>(train_.workers)};
+  const auto samples = static_cast<int64_t>(split.train.size());
+  name_ = settings_.run_name.empty() ? reference_name(train_, samples) : settings_.run_name;
+}
+
+void Run::make_trainer() {
+  const bool ready_batches = !settings_.batches.empty();
+  TrainerOptions options;
+  options.lr_mp = train_.lr_mp;
+  options.lr_backbones = train_.lr_backbones;
+  options.max_grad_norm = train_.max_grad_norm;
+  // The reference counts its schedule in micro-batches and advances it by steps: with accumulation only a part is run.
+  const bool reference_schedule = as_reference(train_) || ready_batches;
+  options.max_steps = reference_schedule ? source_->micro_batches_per_epoch() * train_.epochs : steps_;
+  options.dtype = dtype_of(train_.dtype);
+  options.padding = train_.dense || ready_batches ? Padding::dense : Padding::packed;
+  options.adamw.beta2 = train_.beta2;
+  options.adamw.weight_decay = train_.weight_decay;
+  trainer_ = std::make_unique<Trainer>(model_, options);
+}
+
+void Run::describe() {
+  say(text("nanoVLM initialized with ", model_.parameter_count(), " parameters"));
+  const std::string summary = source_->summary();
+  if (!summary.empty()) say("Training summary: " + summary);
+  if (validation_.source)
+    say(text("Validation summary: ", validation_.rows.size(), " samples, batch size ", train_.batch_size));
+  say("Using device: " + device_.name());
+  say("Run: " + name_);
+}
+
+void Run::train() {
+  Epoch epoch;
+  epoch.start = log_.seconds();
+  for (int64_t step = 0; step < steps_; ++step) {
+    const double start = log_.seconds();
+    const StepBatches work = source_->next();
+    if (work.batches.empty()) {  // records that were left out had been counted as samples
+      check(step > 0, "the data gave no batch");
+      log_.note(text("the data ended after ", step, " of ", steps_, " steps"));
+      steps_ = step;
+      break;
+    }
+    for (const std::string& line : source_->notes()) log_.note(line);
+    const StepResult result = take(work, step);
+
+    const double seconds = log_.seconds() - start;
+    const int64_t tokens = work.tokens(model_.config.image_tokens());
+    const double tokens_per_second = static_cast<double>(tokens) / seconds;
+    samples_ += work.samples();
+    loss_ = result.losses.back();
+    record(step, result, tokens_per_second);
+    // A step's own pace jumps about, so the line shows the run's average.
+    log_.show({step + 1, steps_, loss_, result.lr_backbones, tokens_per_second,
+               static_cast<double>(samples_) / log_.seconds(), work.wait_seconds / seconds});
+
+    for (const double loss : result.losses) epoch.loss += loss / static_cast<double>(result.losses.size());
+    ++epoch.steps;
+    epoch.tokens += tokens;
+    const bool last = step + 1 == steps_;
+    const bool validation_due = last || (step > 0 && step % train_.eval_interval == 0);
+    if (train_.eval_in_epochs && validation_.source && validation_due) validate(step, tokens_per_second);
+    if (work.epoch_ends || last) end_epoch(step, epoch);
+  }
+}
+
+StepResult Run::take(const StepBatches& work, int64_t step) {
+  try {
+    return trainer_->step(work.batches, train_.gradient_accumulation_steps);
+  } catch (const NonFiniteLoss& error) {
+    const Batch& batch = work.batches[error.micro_batch];
+    const std::string file = settings_.out + "/bad_batch.safetensors";
+    std::vector<std::pair<std::string, Tensor>> tensors = {
+        {"images", batch.images}, {"input_ids", batch.input_ids}, {"labels", batch.labels}};
+    if (batch.attention_mask.defined()) tensors.emplace_back("attention_mask", batch.attention_mask);
+    write_safetensors(file, tensors);
+    fail(error.what(), "; step ", step, "'s batch is in ", file);
+  }
+}
+
+void Run::record(int64_t step, const StepResult& result, double tokens_per_second) {
+  for (size_t i = 0; i < result.losses.size(); ++i) {
+    nlohmann::json line = {{"step", step}, {"batch_loss", result.losses[i]}, {"tokens_per_second", tokens_per_second}};
+    if (i + 1 == result.losses.size()) {
+      line["lr_mp"] = result.lr_mp;
+      line["lr_backbones"] = result.lr_backbones;
+      if (result.grad_norm) line["grad_norm"] = *result.grad_norm;
+    }
+    log_.write(line);
+  }
+}
+
+void Run::validate(int64_t step, double tokens_per_second) {
+  EvaluationOptions options;
+  options.dtype = dtype_of(train_.dtype);
+  options.blind = train_.blind;
+  options.max_batches = train_.eval_batches;
+  const double val_loss = evaluate_loss(model_, validation_, options).mean_of_batches;
+  log_.write({{"step", step}, {"val_loss", val_loss}});
+  char line[160];
+  std::snprintf(line, sizeof line, "Step: %lld, Loss: %.4f, Val Loss: %.4f, Tokens/s: %.2f",
+                static_cast<long long>(step), loss_, val_loss, tokens_per_second);
+  log_.end_line();
+  say(line);
+  if (std::isfinite(val_loss) && (!best_ || val_loss < *best_)) {
+    best_ = val_loss;
+    save_checkpoint(model_, settings_.out + "/best");
+  }
+}
+
+void Run::end_epoch(int64_t step, Epoch& epoch) {
+  const double duration = log_.seconds() - epoch.start, loss = epoch.loss / static_cast<double>(epoch.steps);
+  const double tokens_per_second = static_cast<double>(epoch.tokens) / duration;
+  log_.write({{"step", step},
+              {"epoch", epoch.number},
+              {"epoch_loss", loss},
+              {"epoch_duration", duration},
+              {"epoch_tokens_per_second", tokens_per_second}});
+  char line[160];
+  std::snprintf(line, sizeof line, "Epoch %lld/%lld, Train Loss: %.4f | Time: %.2fs | T/s: %.2f",
+                static_cast<long long>(epoch.number), static_cast<long long>(train_.epochs), loss, duration,
+                tokens_per_second);
+  say(line);
+  const int64_t following = epoch.number + 1;
+  epoch = {};
+  epoch.number = following;
+  epoch.start = log_.seconds();
+}
+
+void Run::finish() {
+  const std::string last = settings_.out + "/last";
+  save_checkpoint(model_, last);
+  const double seconds = log_.seconds();
+  const std::string report = source_->report();
+  if (!report.empty()) log_.note(report);
+  log_.note("memory: " + device_.context().memory.report().text() +
+            text("; resident at most ", peak_resident_mib(), " MiB"));
+  nlohmann::json summary = {
+      {"steps", steps_},     {"seconds", seconds},
+      {"samples", samples_}, {"avg_time_per_sample", seconds / static_cast<double>(std::max<int64_t>(samples_, 1))},
+      {"loss", loss_},       {"checkpoint", last},
+      {"run", name_},        {"peak_resident_mib", peak_resident_mib()}};
+  if (best_) summary["best_val_loss"] = *best_;
+  log_.write({{"summary", summary}});
+  if (settings_.json) std::cout << summary.dump() << std::endl;
+  say(text("Saved ", last));
+}
+
+void Run::say(const std::string& line) {
+  if (settings_.json)
+    log_.note(line);
+  else
+    std::cout << line << std::endl;
+}
+
+}  // namespace nanovlm::training

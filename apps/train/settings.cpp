@@ -1,0 +1,36 @@
+#include "apps/train/settings.h"
+
+namespace nanovlm::training {
+
+void add_options(CommandLine& line, Settings& s) {
+  line.option("--config", s.config, "JSON: {\"vlm\": {...}, \"train\": {...}}, or a nanoVLM config.json");
+  line.option("--checkpoint", s.checkpoint,
+              "start from this folder's weights; the same as --resume_from_vlm_checkpoint true with "
+              "--vlm_checkpoint_path");
+  line.option("--train_dataset", s.train_dataset, ".jsonl files, or folders that hold train.jsonl");
+  line.option("--batches", s.batches, "micro-batches from a safetensors file, instead of a data set");
+  line.option("--micro_batches_per_epoch", s.micro_batches_per_epoch, "of --batches; 0: all, over the epochs")
+      .in(0, 1e15);
+  line.option("--tokenizer", s.tokenizer,
+              "tokenizer.json, or its folder; else lm_tokenizer where that is a folder, else the one in assets/");
+  line.option("--device", s.device, "where to compute").one_of({"cpu", "simt", "cuda"});
+  line.option("--out", s.out, "folder for the checkpoints and metrics.jsonl").required();
+  line.option("--run_name", s.run_name, "else as nanoVLM names its runs");
+  line.flag("--json", s.json, "one JSON object on standard output at the end");
+  for (const std::string& field : run_config_fields())
+    line.option("--" + field, s.fields[field], "").in_group("Fields of the configuration");
+}
+
+RunConfig configuration(const Settings& s) {
+  if (s.batches.empty() == s.train_dataset.empty()) throw UsageError("give either --train_dataset or --batches");
+  std::map<std::string, std::string> given;
+  for (const auto& [field, value] : s.fields)
+    if (value) given[field] = *value;
+  if (s.checkpoint) {
+    given["resume_from_vlm_checkpoint"] = "true";
+    given["vlm_checkpoint_path"] = *s.checkpoint;
+  }
+  return read_run_config(s.config, given);
+}
+
+}  // namespace nanovlm::training

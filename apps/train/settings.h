@@ -1,0 +1,27 @@
+// The command line of train.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "apps/common/cli.h"
+#include "apps/common/train_config.h"
+
+namespace nanovlm::training {
+
+struct Settings {
+  std::string config, out, device = "cpu", batches, tokenizer, run_name;
+  std::optional<std::string> checkpoint;
+  std::vector<std::string> train_dataset;
+  std::map<std::string, std::optional<std::string>> fields;  // of either configuration, as typed
+  int64_t micro_batches_per_epoch = 0;
+  bool json = false;
+};
+
+void add_options(CommandLine& line, Settings& settings);
+
+// The file's configuration under the flags'. Errors: as read_run_config's; UsageError: not exactly one source of data.
+RunConfig configuration(const Settings& settings);
+
+}  // namespace nanovlm::training
