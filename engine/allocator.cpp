@@ -9,7 +9,7 @@
 namespace nanovlm {
 namespace {
 
-constexpr size_t kAlignment = 64;
+constexpr size_t kAlignment = 256;             // what cudaMalloc promises, so that a block is as good as a segment
 constexpr size_t kSegment = size_t{32} << 20;  // small requests share segments of this size
 constexpr size_t kHugePage = size_t{2} << 20;
 
@@ -57,13 +57,17 @@ CachingAllocator::~CachingAllocator() {
 }
 
 CachingAllocator::Blocks::iterator CachingAllocator::take_segment(size_t bytes) {
-  const size_t size = round_up(std::max(bytes, kSegment), kHugePage);
+  size_t size = round_up(std::max(bytes, kSegment), kHugePage);
   void* p = source_.take(size);
   if (!p) {
     release_unused_locked();
     p = source_.take(size);
   }
-  check(p, out_of_memory(bytes));
+  if (!p) {
+    size = round_up(bytes, kHugePage);
+    p = source_.take(size);
+  }
+  if (!p) fail(out_of_memory(bytes));
   char* address = static_cast<char*>(p);
   segments_[address] = size;
   report_.reserved += static_cast<int64_t>(size);
@@ -166,10 +170,14 @@ std::string CachingAllocator::out_of_memory(size_t bytes) const {
   for (size_t i = 0; i < std::min<size_t>(used.size(), 3); ++i)
     largest += text(i ? ", " : "", static_cast<int64_t>(mebibytes(used[i].first)), " (",
                     name_of(used[i].second->memory_class), ")");
-  return text("out of memory: asked for ", static_cast<int64_t>(mebibytes(bytes) + 1), " MiB, in use ",
-              static_cast<int64_t>(mebibytes(report_.in_use)), " MiB (", class_list(report_.by_class), "), reserved ",
-              static_cast<int64_t>(mebibytes(report_.reserved)),
-              " MiB; largest blocks in MiB: ", largest.empty() ? "none" : largest);
+  const int64_t cached = free_.empty() ? 0 : static_cast<int64_t>(free_.rbegin()->first);
+  const int64_t left = source_.left ? source_.left() : 0;
+  const auto whole = [](int64_t bytes) { return static_cast<int64_t>(mebibytes(bytes)); };
+  return text("out of memory: asked for ", whole(static_cast<int64_t>(bytes)) + 1, " MiB, in use ",
+              whole(report_.in_use), " MiB (", class_list(report_.by_class), "), reserved ", whole(report_.reserved),
+              " MiB", source_.left ? text(", left on the device ", whole(left), " MiB") : "", "; at most ",
+              whole(std::max(cached, left)),
+              " MiB would fit; largest blocks in MiB: ", largest.empty() ? "none" : largest);
 }
 
 }  // namespace nanovlm

@@ -26,10 +26,12 @@ struct MemoryReport {
 
 class CachingAllocator {
  public:
-  // Where segments come from: take returns null when there is no more.
+  // Where segments come from: take returns null when there is no more; left tells, where known, how much there still
+  // is.
   struct Source {
     std::function<void*(size_t bytes)> take;
     std::function<void(void*, size_t bytes)> give_back;
+    std::function<int64_t()> left = {};
   };
   static Source host_memory();
 
@@ -38,7 +40,8 @@ class CachingAllocator {
   CachingAllocator(const CachingAllocator&) = delete;
   CachingAllocator& operator=(const CachingAllocator&) = delete;
 
-  // 64-byte aligned, not initialised. Errors: out of memory, with what was asked, what is in use and by which classes.
+  // 256-byte aligned, not initialised. Errors: out of memory, with what was asked, what is in use, by which classes and
+  // largest blocks, and what would fit.
   void* allocate(size_t bytes, MemoryClass memory_class);
   void free(void* address);
 

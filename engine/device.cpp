@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <iostream>
 
 #include "engine/error.h"
@@ -12,6 +13,13 @@
 namespace nanovlm::simt {
 class Executor {};
 }  // namespace nanovlm::simt
+#endif
+#if defined(NANOVLM_CUDA_KERNELS)
+#include "kernels/cuda/gpu.h"
+#else
+namespace nanovlm::cuda {
+class Gpu {};
+}  // namespace nanovlm::cuda
 #endif
 
 namespace nanovlm {
@@ -46,12 +54,26 @@ std::unique_ptr<simt::Executor> executor_for([[maybe_unused]] DeviceKind kind) {
   return nullptr;
 }
 
+// From NANOVLM_DEBUG=2 on every launch is waited for: the profile's times are its own, and a fault is named by kernel.
+std::unique_ptr<cuda::Gpu> gpu_for([[maybe_unused]] DeviceKind kind) {
+#if defined(NANOVLM_CUDA_KERNELS)
+  if (kind == DeviceKind::cuda) return std::make_unique<cuda::Gpu>(cuda::Options{.synchronous = debug_level() >= 2});
+#endif
+  return nullptr;
+}
+
 // Segments of the simt device come from the executor, which puts red zones round them.
-CachingAllocator::Source memory_of([[maybe_unused]] simt::Executor* executor) {
+CachingAllocator::Source memory_of([[maybe_unused]] simt::Executor* executor, [[maybe_unused]] cuda::Gpu* gpu) {
 #if defined(NANOVLM_SIMT_KERNELS)
   if (executor)
     return {[executor](size_t bytes) { return executor->allocate(static_cast<int64_t>(bytes)); },
             [executor](void* p, size_t) { executor->free(p); }};
+#endif
+#if defined(NANOVLM_CUDA_KERNELS)
+  // A block may be used again while kernels that were launched before still run: one stream keeps them in order.
+  if (gpu)
+    return {[gpu](size_t bytes) { return gpu->take(bytes); }, [gpu](void* p, size_t) { gpu->give_back(p); },
+            [gpu] { return gpu->free_bytes(); }};
 #endif
   return CachingAllocator::host_memory();
 }
@@ -63,10 +85,17 @@ DeviceContext::DeviceContext(DeviceKind kind)
       isa(cpu_isa()),
       stream{nullptr},
       executor(executor_for(kind)),
-      memory(memory_of(executor.get())),
+      gpu(gpu_for(kind)),
+      memory(memory_of(executor.get(), gpu.get())),
       debug(debug_level()) {
 #if defined(NANOVLM_SIMT_KERNELS)
   if (executor) stream = executor->stream();
+#endif
+#if defined(NANOVLM_CUDA_KERNELS)
+  if (!gpu) return;
+  stream = gpu->stream();
+  gpu->take_scratch = [this](size_t bytes) { return memory.allocate(bytes, MemoryClass::workspace); };
+  gpu->give_back_scratch = [this](void* p) { memory.free(p); };
 #endif
 }
 
@@ -76,18 +105,55 @@ DeviceContext::~DeviceContext() {
 }
 
 Device Device::open(const std::string& name) {
-  if (name == "cpu") return Device(std::make_shared<DeviceContext>(DeviceKind::cpu));
-#if defined(NANOVLM_SIMT_KERNELS)
-  if (name == "simt") return Device(std::make_shared<DeviceContext>(DeviceKind::simt));
+  check(name == "cpu" || name == "simt" || name == "cuda", "device: \"", name,
+        "\" is unknown; expected cpu, simt or cuda");
+  const std::string reason = why_absent(name);
+  check(reason.empty(), "device: no ", name, " device: ", reason);
+  return Device(std::make_shared<DeviceContext>(name == "cpu"    ? DeviceKind::cpu
+                                                : name == "simt" ? DeviceKind::simt
+                                                                 : DeviceKind::cuda));
+}
+
+std::string Device::why_absent(const std::string& name) {
+  if (name == "cuda") {
+#if defined(NANOVLM_CUDA_KERNELS)
+    return cuda::why_absent();
+#else
+    return "this build was made without CUDA";
 #endif
-  check(name != "simt" && name != "cuda", "device: this build has no ", name, " device");
-  fail("device: \"", name, "\" is unknown; expected cpu, simt or cuda");
+  }
+#if !defined(NANOVLM_SIMT_KERNELS)
+  if (name == "simt") return "this build was made without it";
+#endif
+  return "";
 }
 
 std::string Device::name() const {
   if (kind() == DeviceKind::simt) return "simt (the CUDA kernels, executed and checked on the host)";
-  if (kind() == DeviceKind::cuda) return "cuda";
+#if defined(NANOVLM_CUDA_KERNELS)
+  if (kind() == DeviceKind::cuda) return "cuda (" + context_->gpu->name() + ")";
+#endif
   return text("cpu (", name_of(context_->isa), ", ", omp_get_max_threads(), " threads)");
+}
+
+void Device::upload(void* to, const void* from, int64_t bytes) const {
+#if defined(NANOVLM_CUDA_KERNELS)
+  if (kind() == DeviceKind::cuda) return context_->gpu->upload(to, from, static_cast<size_t>(bytes));
+#endif
+  std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
+void Device::download(void* to, const void* from, int64_t bytes) const {
+#if defined(NANOVLM_CUDA_KERNELS)
+  if (kind() == DeviceKind::cuda) return context_->gpu->download(to, from, static_cast<size_t>(bytes));
+#endif
+  std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
+void Device::synchronise() const {
+#if defined(NANOVLM_CUDA_KERNELS)
+  if (kind() == DeviceKind::cuda) context_->gpu->synchronise("synchronise");
+#endif
 }
 
 }  // namespace nanovlm

@@ -16,6 +16,9 @@ namespace nanovlm {
 namespace simt {
 class Executor;
 }
+namespace cuda {
+class Gpu;
+}
 
 enum class DeviceKind : uint8_t { cpu, simt, cuda };
 
@@ -24,6 +27,7 @@ struct DeviceContext {
   kernels::CpuIsa isa = kernels::CpuIsa::baseline;  // for kind cpu
   Stream stream;
   std::unique_ptr<simt::Executor> executor;  // for kind simt: runs the CUDA kernels; the stream leads to it
+  std::unique_ptr<cuda::Gpu> gpu;            // for kind cuda; the stream leads to it
   CachingAllocator memory;
   MemoryClass memory_class = MemoryClass::activation;  // what new storage is counted as; see MemoryScope
   bool record_gradients = true;                        // see NoGrad in autograd.h
@@ -39,11 +43,19 @@ class Device {
   // name: "cpu", "simt" or "cuda". Reads NANOVLM_DEBUG and NANOVLM_CPU (docs/environment.md).
   // Errors: an unknown name, a device that this build or this machine does not have.
   static Device open(const std::string& name);
+  // Why this build or this machine does not have the device, in a few words; empty where it does.
+  static std::string why_absent(const std::string& name);
 
   DeviceContext& context() const { return *context_; }
   DeviceKind kind() const { return context_->kind; }
   bool is_host() const { return context_->kind != DeviceKind::cuda; }
   std::string name() const;  // "cpu (avx512, 2 threads)"
+
+  // Between host memory and the device's, in order with its kernels. The host memory is free again on return.
+  void upload(void* to, const void* from, int64_t bytes) const;
+  void download(void* to, const void* from, int64_t bytes) const;
+  // Returns once all work on the device is done. Throws where any of it failed.
+  void synchronise() const;
   bool operator==(const Device& other) const { return context_ == other.context_; }
 
  private:
@@ -75,7 +87,7 @@ void on(const Device& device, const Work& work, F&& f) {
 #if defined(NANOVLM_SIMT_KERNELS)
   if (context.kind == DeviceKind::simt) return f(Simt{}, context.stream);
 #endif
-#if defined(NANOVLM_CUDA)
+#if defined(NANOVLM_CUDA_KERNELS)
   if (context.kind == DeviceKind::cuda) return f(Cuda{}, context.stream);
 #endif
   kernels::with_cpu(context.isa, [&](auto backend) { f(backend, context.stream); });

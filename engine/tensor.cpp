@@ -1,7 +1,5 @@
 #include "engine/tensor.h"
 
-#include <cstring>
-
 #include "engine/autograd.h"
 #include "kernels/elementwise/elementwise.h"
 
@@ -149,13 +147,13 @@ Tensor zeros_like(const Tensor& x) { return zeros(x.shape(), x.dtype(), x.device
 void copy_from_host(const Tensor& x, const void* values, int64_t bytes) {
   check(x.is_contiguous() && bytes == x.bytes(), "copy_from_host: ", bytes, " bytes for a tensor of shape ", x.shape(),
         " and ", x.bytes(), " bytes");
-  std::memcpy(x.data(), values, static_cast<size_t>(bytes));
+  x.device().upload(x.data(), values, bytes);
 }
 
 void copy_to_host(const Tensor& x, void* values, int64_t bytes) {
   check(x.is_contiguous() && bytes == x.bytes(), "copy_to_host: ", bytes, " bytes from a tensor of shape ", x.shape(),
         " and ", x.bytes(), " bytes");
-  std::memcpy(values, x.data(), static_cast<size_t>(bytes));
+  x.device().download(values, x.data(), bytes);
 }
 
 namespace {

@@ -1,0 +1,35 @@
+// cuBLASLt, found when the first matrix product is asked for.
+//
+// It is loaded by name instead of linked, since a program whose dynamic libraries are not there does not start at all:
+// so one binary runs on machines without the CUDA toolkit (on cpu), and a toolkit whose libraries lie in no standard
+// place is found where the build saw it. The runtime library is linked statically for the same reason.
+#pragma once
+#include <string>
+
+#include <cublasLt.h>
+
+namespace nanovlm::cuda {
+
+struct CublasLt {
+  CublasLt();  // throws std::runtime_error with what the loader says
+
+  decltype(&cublasLtCreate) create;
+  decltype(&cublasLtDestroy) destroy;
+  decltype(&cublasLtGetStatusString) status_string;
+  decltype(&cublasLtMatmul) matmul;
+  decltype(&cublasLtMatmulDescCreate) desc_create;
+  decltype(&cublasLtMatmulDescDestroy) desc_destroy;
+  decltype(&cublasLtMatmulDescSetAttribute) desc_set;
+  decltype(&cublasLtMatrixLayoutCreate) layout_create;
+  decltype(&cublasLtMatrixLayoutDestroy) layout_destroy;
+  decltype(&cublasLtMatmulPreferenceCreate) preference_create;
+  decltype(&cublasLtMatmulPreferenceDestroy) preference_destroy;
+  decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set;
+  decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic;
+  decltype(&cublasLtMatmulAlgoCheck) algo_check;
+
+  // Throws where a call failed; `what` names it.
+  void check(cublasStatus_t status, const std::string& what) const;
+};
+
+}  // namespace nanovlm::cuda

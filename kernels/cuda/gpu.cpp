@@ -1,0 +1,179 @@
+#include "kernels/cuda/gpu.h"
+
+#include <cstdlib>
+#include <deque>
+#include <variant>
+
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/products.h"
+#include "kernels/cuda/staging.h"
+
+namespace nanovlm::cuda {
+namespace {
+
+constexpr int kOldestMajor = 8;  // compute capability 8.0: bf16 tensor cores, cp.async
+constexpr size_t kLaunchesNamed = 8;
+
+std::string version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
+
+int attribute(cudaDeviceAttr which) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, which, 0), "device cuda");
+  return value;
+}
+
+struct KernelLaunch {
+  const char* name;
+  kernels::LaunchShape shape;
+};
+
+std::string describe(const KernelLaunch& launch) {
+  const auto extent = [](const kernels::Extent& e) {
+    return std::to_string(e.x) + "x" + std::to_string(e.y) + "x" + std::to_string(e.z);
+  };
+  return std::string(launch.name) + " (grid " + extent(launch.shape.grid) + ", block " + extent(launch.shape.block) +
+         ", " + std::to_string(launch.shape.shared_bytes) + " bytes of dynamic shared memory)";
+}
+
+std::string describe(const kernels::Matmul& a) { return describe_product(a.M, a.N, a.K, a.in, a.out); }
+
+}  // namespace
+
+std::string why_absent() {
+  int driver = 0, count = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return "no CUDA driver is installed";
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorInsufficientDriver)
+    return "the driver is too old: it knows CUDA " + version(driver) + ", and this build needs " +
+           version(CUDART_VERSION);
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) {
+    const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+    return std::string("the driver finds no GPU") +
+           (visible ? " (CUDA_VISIBLE_DEVICES is \"" + std::string(visible) + "\")" : "");
+  }
+  if (error != cudaSuccess) return std::string("CUDA says: ") + cudaGetErrorString(error);
+  const int major = attribute(cudaDevAttrComputeCapabilityMajor), minor = attribute(cudaDevAttrComputeCapabilityMinor);
+  if (major < kOldestMajor)
+    return "the GPU has compute capability " + std::to_string(major) + "." + std::to_string(minor) +
+           ", and 8.0 or later is needed";
+  return "";
+}
+
+// The newest launches, and how many there were since the last wait.
+struct Gpu::Launches {
+  std::deque<std::variant<KernelLaunch, kernels::Matmul>> newest;
+  int64_t count = 0;
+
+  std::string text() const {
+    std::string list;
+    for (const auto& launch : newest)
+      list += (list.empty() ? "" : ", ") + std::visit([](const auto& it) { return describe(it); }, launch);
+    return list;
+  }
+};
+
+Gpu::Gpu(const Options& options) : options_(options), launches_(std::make_unique<Launches>()) {
+  const std::string reason = why_absent();
+  if (!reason.empty()) throw std::runtime_error("device cuda: " + reason);
+  check(cudaSetDevice(0), "device cuda");
+  check(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking), "device cuda: a stream");
+  check(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking), "device cuda: a stream");
+  take_scratch = [this](size_t bytes) {
+    void* memory = take(bytes);
+    if (!memory) throw std::runtime_error("device cuda: no " + std::to_string(bytes) + " bytes of scratch memory");
+    return memory;
+  };
+  give_back_scratch = [this](void* memory) { give_back(memory); };
+}
+
+Gpu::~Gpu() {
+  cudaStreamSynchronize(compute_);
+  products_.reset();
+  staging_.reset();
+  cudaStreamDestroy(copies_);
+  cudaStreamDestroy(compute_);
+}
+
+std::string Gpu::name() const {
+  cudaDeviceProp device{};
+  check(cudaGetDeviceProperties(&device, 0), "device cuda");
+  const std::string tenths = std::to_string(device.totalGlobalMem * 10 >> 30);
+  return std::string(device.name) + ", compute capability " + std::to_string(device.major) + "." +
+         std::to_string(device.minor) + ", " + tenths.substr(0, tenths.size() - 1) + "." + tenths.back() + " GiB";
+}
+
+Gpu& Gpu::of(Stream stream, const char* kernel) {
+  if (!stream.handle) throw std::invalid_argument(std::string(kernel) + ": the stream has no GPU");
+  return *static_cast<Gpu*>(stream.handle);
+}
+
+void* Gpu::take(size_t bytes) {
+  void* memory = nullptr;
+  const cudaError_t error = cudaMalloc(&memory, bytes);
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // or the next launch would take it for its own
+    return nullptr;
+  }
+  check(error, "device cuda: " + std::to_string(bytes) + " bytes of memory");
+  return memory;
+}
+
+void Gpu::give_back(void* memory) { cudaFree(memory); }
+
+int64_t Gpu::free_bytes() const {
+  size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "device cuda");
+  return static_cast<int64_t>(free);
+}
+
+void Gpu::upload(void* to, const void* from, size_t bytes) {
+  if (!staging_) staging_ = std::make_unique<Staging>(compute_, copies_);
+  staging_->upload(to, from, bytes);
+}
+
+void Gpu::download(void* to, const void* from, size_t bytes) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, compute_), "download");
+  synchronise("download");
+}
+
+void Gpu::synchronise(const char* operation) {
+  const cudaError_t error = cudaStreamSynchronize(compute_);
+  if (error == cudaSuccess) {
+    *launches_ = {};
+    return;
+  }
+  throw std::runtime_error(std::string(operation) + ": CUDA says: " + cudaGetErrorString(error) + "; one of " +
+                           std::to_string(launches_->count) + " launches failed, newest first: " + launches_->text() +
+                           "; NANOVLM_DEBUG=2 waits for each and names the one");
+}
+
+Products& Gpu::products() {
+  if (!products_) products_ = std::make_unique<Products>(*this);
+  return *products_;
+}
+
+void Gpu::allow_shared_memory(const void* kernel, const char* name, const kernels::LaunchShape& shape) {
+  constexpr int64_t kUnasked = 48 * 1024;  // more dynamic shared memory has to be asked for
+  if (shape.shared_bytes <= kUnasked) return;
+  const int64_t limit = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  if (shape.shared_bytes > limit)
+    throw std::invalid_argument(describe(KernelLaunch{name, shape}) + ": this GPU allows " + std::to_string(limit) +
+                                " bytes a block");
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes)),
+        describe(KernelLaunch{name, shape}));
+}
+
+template <class Launch>
+void Gpu::note(const Launch& launch) {
+  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) check(error, describe(launch));
+  ++launches_->count;
+  launches_->newest.push_front(launch);
+  if (launches_->newest.size() > kLaunchesNamed) launches_->newest.pop_back();
+  if (!options_.synchronous) return;
+  if (const cudaError_t error = cudaStreamSynchronize(compute_); error != cudaSuccess) check(error, describe(launch));
+}
+
+void Gpu::launched(const char* name, const kernels::LaunchShape& shape) { note(KernelLaunch{name, shape}); }
+void Gpu::launched(const kernels::Matmul& product) { note(product); }
+
+}  // namespace nanovlm::cuda

@@ -1,0 +1,290 @@
+#include "kernels/cuda/products.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include "kernels/cuda/check.h"
+#include "kernels/elementwise/elementwise.h"
+
+namespace nanovlm::cuda {
+namespace {
+
+constexpr size_t kWorkspace = size_t{32} << 20;      // what the manual advises for Hopper
+constexpr int kCandidates = 16, kTimed = 4;          // algorithms of a shape; launches of each
+constexpr int64_t kLargestTrial = int64_t{2} << 30;  // bytes of operands; larger products are not measured
+constexpr size_t kPattern = size_t{1} << 20;
+constexpr int64_t kSampledRows = 31;
+constexpr size_t kKept = 512;  // prepared forms: training with packed rows meets a few in every batch
+
+cudaDataType_t type_of(DType dtype) { return dtype == DType::f32 ? CUDA_R_32F : CUDA_R_16BF; }
+
+uint32_t alignment_of(const void* pointer) {
+  return static_cast<uint32_t>(
+      std::min<uint64_t>(256, uint64_t{1} << std::countr_zero(reinterpret_cast<uintptr_t>(pointer) | 256)));
+}
+
+int64_t rounded_up(int64_t size) {
+  const int64_t step = std::max<int64_t>(1, static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(size))) / 8);
+  return ceil_div(size, step) * step;
+}
+
+}  // namespace
+
+std::string describe_product(int64_t M, int64_t N, int64_t K, DType in, DType out) {
+  return "matmul " + std::to_string(M) + " x " + std::to_string(N) + " x " + std::to_string(K) + ", " + name_of(in) +
+         " to " + name_of(out);
+}
+
+bool Products::Form::operator<(const Form& other) const {
+  const auto key = [](const Form& f) {
+    return std::tie(f.M, f.N, f.K, f.transpose_a, f.transpose_b, f.accumulate, f.bias, f.in, f.out, f.alignment);
+  };
+  return key(*this) < key(other);
+}
+
+Products::Form Products::form_of(const kernels::Matmul& a) {
+  uint32_t alignment = std::min({alignment_of(a.a), alignment_of(a.b), alignment_of(a.c)});
+  if (a.bias) alignment = std::min(alignment, alignment_of(a.bias));
+  return {a.M, a.N, a.K, a.transpose_a, a.transpose_b, a.accumulate, a.bias != nullptr, a.in, a.out, alignment};
+}
+
+Products::Form Products::rounded_up(const Form& form) {
+  Form rounded = form;
+  for (int64_t* size : {&rounded.M, &rounded.N, &rounded.K}) *size = cuda::rounded_up(*size);
+  return rounded;
+}
+
+// cuBLASLt's matrices are column-major, so it is asked for c^T = op(b)^T op(a)^T: its A is our b, its B our a, and the
+// bias runs along its rows.
+struct Products::Prepared {
+  Prepared(const CublasLt& cublaslt, const Form& form) : library(cublaslt), form(form) {
+    library.check(library.desc_create(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "matmul");
+    set(CUBLASLT_MATMUL_DESC_TRANSA, form.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+    set(CUBLASLT_MATMUL_DESC_TRANSB, form.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+    if (form.bias) {
+      set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+      set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_32F);
+      // Algorithms are sought for a pointer's alignment; run() puts the true one in its place.
+      set_bias(reinterpret_cast<const void*>(uintptr_t{form.alignment}));
+    }
+    a = layout(form.transpose_b ? form.K : form.N, form.transpose_b ? form.N : form.K, form.in);
+    b = layout(form.transpose_a ? form.M : form.K, form.transpose_a ? form.K : form.M, form.in);
+    c = layout(form.N, form.M, form.out);
+  }
+  ~Prepared() {
+    for (const cublasLtMatrixLayout_t matrix : {a, b, c})
+      if (matrix) library.layout_destroy(matrix);
+    library.desc_destroy(product);
+  }
+  Prepared(const Prepared&) = delete;
+  Prepared& operator=(const Prepared&) = delete;
+
+  void set_bias(const void* bias) { set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias); }
+
+  template <class T>
+  void set(cublasLtMatmulDescAttributes_t attribute, const T& value) {
+    library.check(library.desc_set(product, attribute, &value, sizeof value), "matmul");
+  }
+  cublasLtMatrixLayout_t layout(int64_t rows, int64_t columns, DType dtype) const {
+    cublasLtMatrixLayout_t matrix = nullptr;
+    library.check(library.layout_create(&matrix, type_of(dtype), static_cast<uint64_t>(rows),
+                                        static_cast<uint64_t>(columns), rows),
+                  "matmul");
+    return matrix;
+  }
+
+  const CublasLt& library;
+  Form form;
+  cublasLtMatmulDesc_t product = nullptr;
+  cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
+  std::optional<cublasLtMatmulAlgo_t> algorithm;  // none: the library has none for this form
+};
+
+// Pseudorandom numbers for every operand of a form: a chip's clock, and so the time, depends on the bits it multiplies.
+struct Products::Operands {
+  Operands(Gpu& gpu_in, const Form& form)
+      : gpu(gpu_in),
+        a(filled(form.M * form.K * size_of(form.in), form.in)),
+        b(filled(form.K * form.N * size_of(form.in), form.in)),
+        c(filled(form.M * form.N * size_of(form.out), form.out)),
+        bias(filled(form.N * size_of(DType::f32), DType::f32)),
+        favourite(gpu.take(static_cast<size_t>(form.M * form.N * size_of(form.out)))),
+        other(gpu.take(static_cast<size_t>(form.M * form.N * size_of(form.out)))) {}
+  ~Operands() {
+    for (void* memory : {a, b, c, bias, favourite, other}) gpu.give_back(memory);
+  }
+  Operands(const Operands&) = delete;
+  Operands& operator=(const Operands&) = delete;
+
+  bool complete() const { return a && b && c && bias && favourite && other; }
+
+  void* filled(int64_t bytes, DType dtype) const {
+    const size_t size = static_cast<size_t>(bytes), known = std::min(size, kPattern);
+    char* memory = static_cast<char*>(gpu.take(size));
+    if (!memory) return nullptr;
+    std::mt19937 random(1);
+    std::vector<char> pattern(known);
+    for (size_t i = 0; i + 4 <= known; i += 4) {
+      const float value = static_cast<float>(random()) / 4294967296.0f - 0.5f;
+      const uint32_t low = bf16(value).bits, high = bf16(value * 0.7f).bits;
+      const uint32_t word = dtype == DType::f32 ? std::bit_cast<uint32_t>(value) : low | high << 16;
+      std::memcpy(pattern.data() + i, &word, 4);
+    }
+    gpu.upload(memory, pattern.data(), known);
+    for (size_t at = known; at < size; at += known)
+      check(cudaMemcpyAsync(memory + at, memory, std::min(known, size - at), cudaMemcpyDeviceToDevice,
+                            gpu.compute_stream()),
+            "matmul");
+    return memory;
+  }
+
+  Gpu& gpu;
+  void *a, *b, *c, *bias, *favourite, *other;
+};
+
+Products::Products(Gpu& gpu) : gpu_(gpu) {
+  library_.check(library_.create(&handle_), "device cuda: cuBLASLt");
+  workspace_ = gpu_.take(kWorkspace);
+  if (!workspace_) throw std::runtime_error("device cuda: no 32 MiB for the workspace of matrix products");
+}
+
+Products::~Products() {
+  prepared_.clear();
+  gpu_.give_back(workspace_);
+  library_.destroy(handle_);
+}
+
+void Products::run(const kernels::Matmul& a) {
+  Prepared& product = prepared(form_of(a));
+  if (!product.algorithm) {
+    if (!a.bias || a.out == DType::f32)
+      throw std::runtime_error(describe_product(a.M, a.N, a.K, a.in, a.out) + ": cuBLASLt has no algorithm for it");
+    // The manual promises a bias of the result's own dtype only. Ours is f32, so the sum stays f32 until it is added.
+    kernels::Scratch sum("matmul", gpu_.stream(), a.M * a.N * size_of(DType::f32));
+    kernels::Matmul unrounded = a;
+    unrounded.c = sum.floats();
+    unrounded.out = DType::f32;
+    run(unrounded);
+    return kernels::cast(Cuda{}, {sum.floats(), a.c, a.M * a.N, DType::f32, a.out}, gpu_.stream());
+  }
+  if (a.bias) product.set_bias(a.bias);
+  library_.check(launch(product, a.a, a.b, a.c, a.c, *product.algorithm), describe_product(a.M, a.N, a.K, a.in, a.out));
+  gpu_.launched(a);
+}
+
+cublasStatus_t Products::launch(const Prepared& product, const void* a, const void* b, const void* c, void* d,
+                                const cublasLtMatmulAlgo_t& algorithm) const {
+  const float one = 1, beta = product.form.accumulate ? 1 : 0;
+  return library_.matmul(handle_, product.product, &one, b, product.a, a, product.b, &beta, c, product.c, d, product.c,
+                         &algorithm, workspace_, kWorkspace, gpu_.compute_stream());
+}
+
+Products::Prepared& Products::prepared(const Form& form) {
+  if (const auto found = prepared_.find(form); found != prepared_.end()) return *found->second;
+  auto product = std::make_unique<Prepared>(library_, form);
+  const Candidates own = candidates(*product, 1);
+  if (!own.empty()) {
+    const std::optional<cublasLtMatmulAlgo_t> algorithm = chosen(rounded_up(form));
+    cublasLtMatmulHeuristicResult_t fit{};
+    const bool fits = algorithm &&
+                      library_.algo_check(handle_, product->product, product->a, product->b, product->c, product->c,
+                                          &*algorithm, &fit) == CUBLAS_STATUS_SUCCESS &&
+                      fit.workspaceSize <= kWorkspace;
+    product->algorithm = fits ? *algorithm : own.front().algo;
+  }
+  if (prepared_.size() == kKept) prepared_.clear();
+  return *(prepared_[form] = std::move(product));
+}
+
+Products::Candidates Products::candidates(const Prepared& product, int most) const {
+  const Form& form = product.form;
+  cublasLtMatmulPreference_t preference = nullptr;
+  library_.check(library_.preference_create(&preference), "matmul");
+  const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
+    library_.check(library_.preference_set(preference, attribute, &value, sizeof value), "matmul");
+  };
+  set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{kWorkspace});
+  // Parts of a sum are added in fp32, in a fixed order.
+  set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
+  for (const auto attribute : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                               CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+    set(attribute, form.alignment);
+
+  Candidates found(static_cast<size_t>(most));
+  int count = 0;
+  const cublasStatus_t status = library_.heuristic(handle_, product.product, product.a, product.b, product.c, product.c,
+                                                   preference, most, found.data(), &count);
+  library_.preference_destroy(preference);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED) count = 0;
+  if (status != CUBLAS_STATUS_NOT_SUPPORTED)
+    library_.check(status, describe_product(form.M, form.N, form.K, form.in, form.out));
+  found.resize(static_cast<size_t>(count));
+  std::erase_if(found, [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
+  return found;
+}
+
+std::optional<cublasLtMatmulAlgo_t> Products::chosen(const Form& rounded) {
+  if (const auto found = chosen_.find(rounded); found != chosen_.end()) return found->second;
+  Prepared product(library_, rounded);
+  const Candidates all = candidates(product, kCandidates);
+  std::optional<cublasLtMatmulAlgo_t>& algorithm = chosen_[rounded];
+  if (!all.empty()) algorithm = measure(product, all);
+  return algorithm;
+}
+
+// Which of `all`, the favourite first, takes the least time among those that give its bits. Without memory to measure
+// with it is the favourite, whose bits are the same.
+cublasLtMatmulAlgo_t Products::measure(Prepared& product, const Candidates& all) {
+  const Form& form = product.form;
+  cublasLtMatmulAlgo_t best = all.front().algo;
+  const int64_t bytes =
+      (form.M * form.K + form.K * form.N) * size_of(form.in) + 3 * form.M * form.N * size_of(form.out);
+  if (all.size() == 1 || bytes > kLargestTrial) return best;
+  const Operands operands(gpu_, form);
+  if (!operands.complete()) return best;
+  if (form.bias) product.set_bias(operands.bias);
+
+  // Every 31st row: each tile of any algorithm has some.
+  const size_t row = static_cast<size_t>(form.N * size_of(form.out));
+  const size_t rows = static_cast<size_t>(ceil_div(form.M, kSampledRows));
+  const auto sample = [&](const void* matrix) {
+    std::vector<char> bytes(rows * row);
+    check(cudaMemcpy2DAsync(bytes.data(), row, matrix, kSampledRows * row, row, rows, cudaMemcpyDeviceToHost,
+                            gpu_.compute_stream()),
+          "matmul");
+    gpu_.synchronise("matmul");
+    return bytes;
+  };
+  float least = milliseconds(product, operands, operands.favourite, best);
+  const std::vector<char> expected = sample(operands.favourite);
+  for (size_t i = 1; i < all.size(); ++i) {
+    const float time = milliseconds(product, operands, operands.other, all[i].algo);
+    if (time >= least || sample(operands.other) != expected) continue;
+    least = time;
+    best = all[i].algo;
+  }
+  return best;
+}
+
+float Products::milliseconds(const Prepared& product, const Operands& on, void* d,
+                             const cublasLtMatmulAlgo_t& algorithm) {
+  const auto run = [&] { return launch(product, on.a, on.b, on.c, d, algorithm); };
+  if (run() != CUBLAS_STATUS_SUCCESS) return INFINITY;
+  cudaEvent_t begin = nullptr, end = nullptr;
+  check(cudaEventCreate(&begin), "matmul: an event");
+  check(cudaEventCreate(&end), "matmul: an event");
+  check(cudaEventRecord(begin, gpu_.compute_stream()), "matmul");
+  for (int i = 0; i < kTimed; ++i) library_.check(run(), "matmul: measuring an algorithm");
+  check(cudaEventRecord(end, gpu_.compute_stream()), "matmul");
+  check(cudaEventSynchronize(end), "matmul: measuring an algorithm");
+  float time = 0;
+  check(cudaEventElapsedTime(&time, begin, end), "matmul");
+  cudaEventDestroy(begin);
+  cudaEventDestroy(end);
+  return time;
+}
+
+}  // namespace nanovlm::cuda

@@ -1,0 +1,67 @@
+// Matrix products by cuBLASLt, with bias and addition in its epilogue, and its algorithms chosen by measurement.
+//
+// The library proposes algorithms for a shape, and the first time a shape is met they are timed. Only those count that
+// give the bits of the library's own favourite: so a choice that timing noise can sway never changes a result, and two
+// runs agree to the bit. Sizes are measured in steps of an eighth of their power of two, since the number of packed
+// rows is another in nearly every batch; what was chosen for a step is checked for each size in it.
+#pragma once
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "kernels/cuda/cublaslt.h"
+#include "kernels/cuda/gpu.h"
+#include "kernels/matmul/matmul.h"
+
+namespace nanovlm::cuda {
+
+// "matmul 512 x 576 x 576, bf16 to f32"
+std::string describe_product(int64_t M, int64_t N, int64_t K, DType in, DType out);
+
+class Products {
+ public:
+  explicit Products(Gpu& gpu);
+  ~Products();
+  Products(const Products&) = delete;
+  Products& operator=(const Products&) = delete;
+
+  // M, N, K > 0.
+  void run(const kernels::Matmul& a);
+
+ private:
+  // What tells products apart. Pointers matter by their alignment alone.
+  struct Form {
+    int64_t M, N, K;
+    bool transpose_a, transpose_b, accumulate, bias;
+    DType in, out;
+    uint32_t alignment;  // bytes, at most 256: of the pointer that has the least
+    bool operator<(const Form& other) const;
+  };
+  static Form form_of(const kernels::Matmul& a);
+  static Form rounded_up(const Form& form);
+
+  struct Prepared;  // a form's descriptors and algorithm
+  struct Operands;  // numbers to measure with
+  using Candidates = std::vector<cublasLtMatmulHeuristicResult_t>;
+
+  Prepared& prepared(const Form& form);
+  Candidates candidates(const Prepared& product, int most) const;  // the library's favourite first; maybe none
+  std::optional<cublasLtMatmulAlgo_t> chosen(const Form& rounded);
+  cublasLtMatmulAlgo_t measure(Prepared& product, const Candidates& all);
+  float milliseconds(const Prepared& product, const Operands& on, void* d, const cublasLtMatmulAlgo_t& algorithm);
+  cublasStatus_t launch(const Prepared& product, const void* a, const void* b, const void* c, void* d,
+                        const cublasLtMatmulAlgo_t& algorithm) const;
+
+  Gpu& gpu_;
+  CublasLt library_;
+  cublasLtHandle_t handle_ = nullptr;
+  void* workspace_ = nullptr;
+  std::map<Form, std::unique_ptr<Prepared>> prepared_;
+  std::map<Form, std::optional<cublasLtMatmulAlgo_t>> chosen_;  // by rounded form
+};
+
+}  // namespace nanovlm::cuda
