@@ -149,7 +149,9 @@ void report_answers(const Settings& s, const AnswersResult& result, double secon
 
 void evaluate(const Settings& s) {
   if (s.task == "loss" && !s.results.empty()) throw UsageError("--results goes with --task vqa or mmstar");
-  const Device device = Device::open(s.device);
+  std::vector<std::string> warnings;
+  const Device device = open_device(s.device, warnings);
+  note("eval", warnings);
   const LoadedModel loaded = LoadedModel::load(s.checkpoint, s.tokenizer, device, dtype_of(s.dtype));
   note("eval", loaded.warnings);
   const EvaluationData data = data_of(s, loaded);

@@ -91,9 +91,13 @@ void generate_answers(const Settings& s) {
   Timing timing;
   const std::string checkpoint = checkpoint_of(s);
   const Image picture = read_image(s.image);
-  const Device device = Device::open(s.device), host = Device::open("cpu");
+  std::vector<std::string> warnings;
+  const Device device = open_device(s.device, warnings), host = Device::open("cpu");
+  note("generate", warnings);
   if (!s.json)
-    std::cout << "Using device: " << s.device << "\nLoading weights from: " << checkpoint << "\n" << std::flush;
+    std::cout << "Using device: " << (device.kind() == DeviceKind::cpu ? "cpu" : s.device)
+              << "\nLoading weights from: " << checkpoint << "\n"
+              << std::flush;
   LoadedModel loaded = LoadedModel::load(checkpoint, s.tokenizer, device, dtype_of(s.dtype));
   note("generate", loaded.warnings);
   timing.load = watch.seconds();

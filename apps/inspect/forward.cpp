@@ -175,8 +175,8 @@ void inspect_forward(const Settings& s) {
   check(s.index < file.size(), s.batch, ": expected a batch number below ", file.size(), ", found --index ", s.index);
   if (file.size() > 1) note("inspect", {text(s.batch, " holds ", file.size(), " batches; this is number ", s.index)});
   const Batch batch = file.read(s.index);
-  const Device device = Device::open(s.device);
   std::vector<std::string> warnings;
+  const Device device = open_device(s.device, warnings);
   VisionLanguageModel model = load_checkpoint(s.checkpoint, device, warnings);
   note("inspect", warnings);
   const Result result = forward(model, batch, s);

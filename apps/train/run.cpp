@@ -68,7 +68,7 @@ Run::Run(const Settings& settings, const RunConfig& config)
     : settings_(settings),
       train_(config.train),
       warnings_(config.warnings),
-      device_(Device::open(settings.device)),
+      device_(open_device(settings.device, warnings_)),
       log_(settings.out),
       model_(make_model(config, device_, warnings_)) {
   for (const std::string& warning : warnings_) log_.note("warning: " + warning);
