@@ -2,7 +2,7 @@
 
 #include "tests/support/backends.h"
 #include "tests/support/fixture.h"
-#include "tests/support/reference.h"
+#include "tests/support/product_reference.h"
 #include "tests/support/tolerance.h"
 
 namespace nanovlm::testing {
@@ -38,17 +38,8 @@ void for_each_variant(const F& f) {
 
 template <class Real>
 Values product(const Case& s, const Variant& v, const Values& a, const Values& b, const Values& bias, const Values& c) {
-  Values result(s.M * s.N);
-  for (int64_t m = 0; m < s.M; ++m)
-    for (int64_t n = 0; n < s.N; ++n) {
-      Real sum = 0;
-      for (int64_t k = 0; k < s.K; ++k)
-        sum += Real(a[v.transpose_a ? k * s.M + m : m * s.K + k]) * Real(b[v.transpose_b ? n * s.K + k : k * s.N + n]);
-      if (v.bias) sum += Real(bias[n]);
-      if (v.accumulate) sum += Real(c[m * s.N + n]);
-      result[m * s.N + n] = reference::stored(sum, v.out);
-    }
-  return result;
+  return reference::product<Real>({s.M, s.N, s.K, v.transpose_a, v.transpose_b, v.out}, a, b, v.bias ? bias : Values{},
+                                  v.accumulate ? c : Values{});
 }
 
 TEST_CASE("matmul is as exact as the plain formula") {
