@@ -1,0 +1,328 @@
+#!/usr/bin/env python3
+"""The programs and the Hugging Face Hub, which here is tests/support/hub_stub.py on the loopback.
+
+    tests/hub_cli_test.py BIN_FOLDER [unittest arguments]
+
+The stub proves itself against the Python client: where this interpreter can import huggingface_hub, the client fetches
+from it, uploads to it, and shares a cache with our programs; else those tests are skipped. Only the standard library is
+needed for the others.
+"""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
+from hub_stub import TOKEN, HubStub, git_blob, is_large  # noqa: E402
+
+BIN = ""
+NAME = "someone/a-model"
+SMALL = json.dumps({"vit_hidden_dim": 12}, indent=4).encode()
+LARGE = random.Random(1).randbytes(300_000)
+FILES = {
+    "config.json": SMALL,
+    "model.safetensors": LARGE,
+    "README.md": b"# A model\n",
+    "empty.txt": b"",
+    "data/train/00000.parquet": random.Random(2).randbytes(9_000),
+    "data/train/odd name #1?.txt": b"named to be quoted\n",
+}
+
+
+class HubTest(unittest.TestCase):
+    def setUp(self):
+        self.hub = HubStub()
+        self.addCleanup(self.hub.close)
+        self.repo = self.hub.add_repo(NAME, FILES)
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.home = os.path.realpath(folder.name)
+        self.cache = os.path.join(self.home, "hub")
+
+    def environment(self, **more):
+        kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
+        return {
+            **kept,
+            "HOME": self.home,
+            "HF_HOME": self.home,
+            "HF_ENDPOINT": self.hub.endpoint,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DOWNLOAD_TIMEOUT": "1",
+            "NO_PROXY": "*",
+            "OMP_WAIT_POLICY": "passive",
+            **more,
+        }
+
+    def start(self, *arguments, **environment):
+        return subprocess.Popen(
+            [os.path.join(BIN, arguments[0]), *arguments[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment(**environment),
+        )
+
+    def run_program(self, *arguments, **environment):
+        process = self.start(*arguments, **environment)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    def download(self, *arguments, code=0, name=NAME, **environment):
+        result = self.run_program("hub", "download", name, "--json", *arguments, **environment)
+        self.assertEqual(result[0], code, result)
+        self.assertEqual(self.hub.leaks(), [])
+        self.check_cache()
+        return json.loads(result[1]) if code == 0 else result[2]
+
+    def check_cache(self):
+        """No file of the cache that has a name has anything but the bytes of that name."""
+        for folder, _, files in os.walk(self.cache):
+            for file in files:
+                path = os.path.join(folder, file)
+                if os.path.basename(folder) == "blobs" and not file.endswith(".incomplete"):
+                    with open(path, "rb") as opened:
+                        data = opened.read()
+                    expected = hashlib.sha256(data).hexdigest() if len(file) == 64 else git_blob(data)
+                    self.assertEqual(file, expected, path)
+                if "/snapshots/" in path:
+                    self.assertTrue(os.path.exists(path), path + ": its blob is missing")
+
+    def check_snapshot(self, found, files=None, expected=FILES):
+        self.assertEqual(found["files"], sorted(expected if files is None else files))
+        for path in found["files"]:
+            with open(os.path.join(found["folder"], path), "rb") as opened:
+                self.assertEqual(opened.read(), expected[path], path)
+
+    def blob(self, path, suffix=""):
+        data = FILES[path]
+        name = hashlib.sha256(data).hexdigest() if is_large(path, len(data)) else git_blob(data)
+        return os.path.join(self.cache, "models--someone--a-model", "blobs", name + suffix)
+
+
+class Download(HubTest):
+    def test_all_files_are_there_and_the_second_time_needs_one_request(self):
+        found = self.download()
+        self.check_snapshot(found)
+        self.assertEqual(found["commit"], self.repo.refs["main"])
+        self.assertTrue(os.path.islink(os.path.join(found["folder"], "data/train/00000.parquet")))
+        before = len(self.hub.requests)
+        self.check_snapshot(self.download())
+        self.assertEqual(len(self.hub.requests) - before, 1)
+        before = len(self.hub.requests)
+        self.check_snapshot(self.download("--revision", found["commit"]))
+        self.assertEqual(len(self.hub.requests), before)
+
+    def test_patterns_choose(self):
+        self.check_snapshot(self.download("--file", "*.json", "data/train/*.parquet"),
+                            ["config.json", "data/train/00000.parquet"])
+        self.assertFalse(os.path.exists(self.blob("model.safetensors")))
+        self.assertIn("expected nothing.bin, found none", self.download("--file", "nothing.bin", code=1))
+        self.assertIn("matches *.bin, found none", self.download("--file", "*.bin", code=1))
+
+    def test_branches_tags_and_commits(self):
+        first = self.repo.refs["main"]
+        self.repo.refs["v1"] = first
+        changed = {**FILES, "config.json": b"{}"}
+        second = self.repo.commit(changed, "refs/pr/1", "a change")
+        self.check_snapshot(self.download("--revision", "refs/pr/1"), expected=changed)
+        self.assertEqual(self.download("--revision", "v1", "--file", "config.json")["commit"], first)
+        self.check_snapshot(self.download("--revision", second), expected=changed)
+        self.assertIn("RevisionNotFound", self.download("--revision", "v2", code=1))
+        self.assertIn("expected a branch, a tag or a commit", self.download("--revision", "../main", code=1))
+
+    def test_a_branch_that_moves(self):
+        old = self.download("--file", "config.json")["commit"]
+        self.repo.commit({**FILES, "config.json": b"{}"})
+        found = self.download("--file", "config.json")
+        self.assertNotEqual(found["commit"], old)
+        with open(os.path.join(found["folder"], "config.json"), "rb") as opened:
+            self.assertEqual(opened.read(), b"{}")
+
+    def test_data_sets(self):
+        self.hub.add_repo(NAME, {"a.jsonl": b"{}\n"}, kind="dataset")
+        found = self.download("--type", "dataset")
+        self.assertIn("datasets--someone--a-model", found["folder"])
+        self.check_snapshot(found, expected={"a.jsonl": b"{}\n"})
+
+    def test_private_repositories_need_the_token_and_only_the_hub_sees_it(self):
+        self.repo.private = True
+        self.assertIn("HF_TOKEN", self.download(code=1))
+        self.check_snapshot(self.download(HF_TOKEN=TOKEN))
+        self.assertGreater(self.hub.count("GET", "/files/"), 0)  # the other host was asked, without it
+        with open(os.path.join(self.home, "token"), "w", encoding="utf-8") as file:
+            file.write(TOKEN + "\n")
+        self.repo.commit({**FILES, "config.json": b"{}"})
+        self.download()
+        self.assertIn("printable", self.download(HF_TOKEN="two\nlines: x", code=1))
+
+    def test_offline_needs_all_of_it_in_the_cache(self):
+        self.assertIn("not in the cache", self.download(HF_HUB_OFFLINE="1", code=1))
+        self.download("--file", "config.json")
+        before = len(self.hub.requests)
+        self.check_snapshot(self.download("--file", "config.json", HF_HUB_OFFLINE="1"), ["config.json"])
+        self.assertIn("lacks model.safetensors", self.download("--file", "*.safetensors", HF_HUB_OFFLINE="1", code=1))
+        self.assertEqual(len(self.hub.requests), before)
+
+    def test_a_hub_out_of_reach_is_said_and_the_cache_used(self):
+        self.check_snapshot(self.download())
+        nowhere = "http://127.0.0.1:9"
+        code, out, err = self.run_program("hub", "download", NAME, "--json", "--retries", "0", HF_ENDPOINT=nowhere)
+        self.assertEqual(code, 0, err)
+        self.assertIn("the Hub can't be reached", err)
+        self.check_snapshot(json.loads(out))
+        self.assertIn("not in the cache", self.download("--retries", "0", name="no/such", HF_ENDPOINT=nowhere, code=1))
+
+    def test_what_is_refused_before_anything_is_asked(self):
+        for endpoint in ("ftp://127.0.0.1", "http://user:pw@127.0.0.1", "not an address", "http://127.0.0.1/?a=b"):
+            self.assertNotIn("pw", self.download(HF_ENDPOINT=endpoint, code=1))
+        for name in ("noslash", "a/b/c", "../b", "a/..", "a/-b", "a/b--c", "a\n/b", "/etc/passwd"):
+            self.assertEqual(self.run_program("hub", "download", name)[0], 2, name)
+        self.assertEqual(self.hub.requests, [])
+
+
+class Faults(HubTest):
+    """0 bad files in the cache, 0 tokens at another host: both are looked at after every download."""
+
+    def with_faults(self, path, faults, *arguments, code=0):
+        self.hub.faults[path] = faults
+        return self.download("--file", path, *arguments, code=code, HF_TOKEN=TOKEN)
+
+    def test_what_may_pass_is_tried_again(self):
+        for path, faults in (("README.md", ["500"]), ("README.md", ["cut"]), ("model.safetensors", ["503", "429"]),
+                             ("model.safetensors", ["cut", "500", "cut"]), ("model.safetensors", ["stall"])):
+            with self.subTest(path=path, faults=list(faults)):
+                self.check_snapshot(self.with_faults(path, faults), [path])
+                self.assertEqual(self.hub.faults[path], [])
+            shutil.rmtree(self.cache)
+        self.hub.faults["info"] = ["500"]
+        self.download("--file", "config.json")
+
+    def test_a_cut_body_goes_on_where_it_ended(self):
+        self.check_snapshot(self.with_faults("model.safetensors", ["cut", "cut"]), ["model.safetensors"])
+        ranges = [headers.get("range") for _, _, path, headers in self.hub.requests if "/files/" in path]
+        self.assertEqual(ranges, [None, "bytes=150000-", "bytes=225000-"])
+
+    def test_a_server_without_ranges_sends_all_of_it_again(self):
+        self.check_snapshot(self.with_faults("model.safetensors", ["cut", "ignore-range"]), ["model.safetensors"])
+
+    def test_an_answer_without_tags_is_good_if_its_bytes_are(self):
+        self.check_snapshot(self.with_faults("README.md", ["no-etag"]), ["README.md"])
+
+    def test_what_will_not_pass_is_refused(self):
+        expected = {
+            "short": "expected",
+            "long": "found more|expected size",
+            "flip": "expected (SHA-256|git's digest)",
+            "html": "404",
+            "page": "expected",
+            "loop": "redirects",
+            "elsewhere": "expected",
+            "file-url": "http or https",
+            "user-url": "without a user name",
+            "endless": "found more",
+        }
+        for path in ("model.safetensors", "README.md"):
+            for fault, words in expected.items():
+                with self.subTest(path=path, fault=fault):
+                    message = self.with_faults(path, ["always", fault], "--retries", "0", code=1)
+                    self.assertRegex(message, words)
+                    self.assertNotIn("signature", message)
+                    self.assertNotIn("secret", message)
+                    self.assertFalse(os.path.exists(self.blob(path)))
+        self.hub.faults.clear()
+        self.check_snapshot(self.download())  # and nothing that was left behind is in the way
+
+    def test_a_range_that_was_not_asked_for(self):
+        message = self.with_faults("model.safetensors", ["cut", "always", "wrong-range"], "--retries", "1", code=1)
+        self.assertIn("expected bytes 150000-299999/300000", message)
+
+    def test_a_token_that_has_left_the_hub_does_not_come_back(self):
+        self.with_faults("model.safetensors", ["back"], code=1)
+        self.assertNotIn("authorization", self.hub.requests[-1][3])
+        self.assertIn("/no/such", self.hub.requests[-1][2])
+
+    def test_what_an_earlier_run_left_is_continued_or_thrown_away(self):
+        whole = FILES["model.safetensors"]
+        for left, ranges in ((whole[:1000], ["bytes=1000-"]), (bytes(1000), ["bytes=1000-", None]), (whole, []),
+                             (whole + b"more", [None]), (bytes(len(whole)), [None])):
+            os.makedirs(os.path.dirname(self.blob("model.safetensors")), exist_ok=True)
+            with open(self.blob("model.safetensors", ".incomplete"), "wb") as file:
+                file.write(left)
+            self.hub.requests.clear()
+            self.check_snapshot(self.download("--file", "model.safetensors"), ["model.safetensors"])
+            asked = [headers.get("range") for _, _, path, headers in self.hub.requests if "/files/" in path]
+            self.assertEqual(asked, ranges)
+            shutil.rmtree(self.cache)
+
+    def test_a_file_of_the_cache_that_was_cut_is_fetched_again(self):
+        self.download()
+        os.truncate(self.blob("model.safetensors"), 10)
+        self.check_snapshot(self.download())
+
+    def test_listings_that_lead_elsewhere_are_refused(self):
+        good = {"type": "file", "path": "x", "size": 1, "oid": "0" * 40}
+        outside = os.path.join(self.home, "outside")
+        for change in ({"path": "../x"}, {"path": "a/../../x"}, {"path": outside}, {"path": "a//b"}, {"path": ""},
+                       {"path": "."}, {"path": "a\\..\\b"}, {"path": "a\nb"}, {"path": "a" * 300}, {"path": "README.md"},
+                       {"oid": "../../x"}, {"oid": "0" * 39}, {"size": -1}, {"size": 1.5}, {"size": 2**60},
+                       {"lfs": {"oid": "../x", "size": 1, "pointerSize": 1}}, {"path": None}, {"type": 7}):
+            self.repo.extra_entries = [{**good, **change}]
+            with self.subTest(change=change):
+                self.assertIn("expected", self.download(code=1))
+        self.assertEqual(os.listdir(self.home), [])
+        self.repo.extra_entries = [{**good, "path": "README.md/x"}]  # below a file
+        self.download("--retries", "0", code=1)
+
+    def test_a_full_disk_is_said_before_the_download(self):
+        huge = {"type": "file", "path": "huge.bin", "size": 2**49, "oid": "0" * 40}
+        self.repo.extra_entries = [huge]
+        self.assertIn("expected room for %d bytes" % 2**49, self.download("--file", "huge.bin", code=1))
+
+    def test_two_processes_fetch_a_file_once(self):
+        self.hub.pace = 0.02
+        processes = [self.start("hub", "download", NAME, "--json") for _ in range(3)]
+        for process in processes:
+            out, err = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 0, err)
+            self.check_snapshot(json.loads(out))
+        self.check_cache()
+        self.assertEqual(self.hub.count("GET", "/files/" + hashlib.sha256(LARGE).hexdigest()), 1)
+
+    def test_killed_at_fifty_instants(self):
+        self.hub.pace = 0.001
+        draw = random.Random(3)
+        killed = 0
+        while killed < 50:
+            process = self.start("hub", "download", NAME)
+            # Some time after so many pieces: before the first, in the middle of a file, or when it gets its name.
+            pieces = self.hub.pieces + draw.randint(0, len(LARGE) // self.hub.PIECE + 1)
+            while self.hub.pieces < pieces and process.poll() is None:
+                time.sleep(0.0005)
+            time.sleep(draw.uniform(0, 0.01))
+            process.kill()
+            process.communicate()
+            self.check_cache()
+            killed += process.returncode < 0
+            if process.returncode == 0:
+                shutil.rmtree(self.cache)
+        self.check_snapshot(self.download())
+        resumed = [headers for _, _, path, headers in self.hub.requests if "/files/" in path and "range" in headers]
+        self.assertGreater(len(resumed), 10)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
+    BIN = os.path.abspath(sys.argv.pop(1))
+    unittest.main()
