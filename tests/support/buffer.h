@@ -12,6 +12,7 @@
 #include <catch2/catch.hpp>
 
 #include "kernels/types.h"
+#include "tests/support/memory.h"
 #include "tests/support/values.h"
 
 namespace nanovlm::testing {
@@ -20,7 +21,7 @@ namespace nanovlm::testing {
 // shows. Reading it back requires both red zones to be untouched. A buffer of no entries stands for a null argument.
 class Buffer {
  public:
-  Buffer(int64_t n, DType dtype) : n_(n), dtype_(dtype), bytes_(new (std::align_val_t{64}) uint8_t[total()]) {
+  Buffer(int64_t n, DType dtype) : n_(n), dtype_(dtype), bytes_(static_cast<uint8_t*>(take_memory(total()))) {
     std::memset(bytes_.get(), kRedByte, total());
     std::memset(begin(), 0xff, size());
   }
@@ -66,7 +67,7 @@ class Buffer {
   static constexpr int64_t kRedZone = 256;
   static constexpr uint8_t kRedByte = 0xa5;
   struct Free {
-    void operator()(uint8_t* p) const { ::operator delete[](p, std::align_val_t{64}); }
+    void operator()(uint8_t* p) const { give_memory(p); }
   };
 
   int64_t total() const { return size() + 2 * kRedZone; }
