@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/common/cli.h"
+#include "apps/common/device_option.h"
 #include "apps/common/evaluate.h"
 #include "apps/common/loaded_model.h"
 #include "apps/common/output.h"
@@ -17,7 +18,8 @@ namespace {
 struct Settings {
   std::string checkpoint, tokenizer, results;
   std::vector<std::string> dataset;
-  std::string split = "test", task = "vqa", dtype = "f32", device = "cpu", compat = "none";
+  std::string split = "test", task = "vqa", dtype = "f32", compat = "none";
+  DeviceOption device;
   int64_t batch_size = 64, workers = 1, max_new_tokens = 0, seed = 0;
   std::optional<int64_t> limit;
   bool blind = false, greedy = false, fixed_length = false, json = false;
@@ -40,7 +42,7 @@ void add_options(CommandLine& line, Settings& s) {
   line.option("--results", s.results, "JSON Lines file to write: one line a question");
   line.option("--tokenizer", s.tokenizer, "tokenizer.json; else the checkpoint's own, else the one in assets/");
   line.option("--dtype", s.dtype, "of products").one_of({"f32", "bf16"});
-  line.option("--device", s.device, "where to compute").one_of({"cpu", "simt", "cuda"});
+  s.device.add_to(line);
   line.flag("--json", s.json, "one JSON object on standard output");
 }
 
@@ -150,7 +152,7 @@ void report_answers(const Settings& s, const AnswersResult& result, double secon
 void evaluate(const Settings& s) {
   if (s.task == "loss" && !s.results.empty()) throw UsageError("--results goes with --task vqa or mmstar");
   std::vector<std::string> warnings;
-  const Device device = open_device(s.device, warnings);
+  const Device device = s.device.open(warnings);
   note("eval", warnings);
   const LoadedModel loaded = LoadedModel::load(s.checkpoint, s.tokenizer, device, dtype_of(s.dtype));
   note("eval", loaded.warnings);

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/common/cli.h"
+#include "apps/common/device_option.h"
 #include "apps/common/evaluate.h"
 #include "apps/common/loaded_model.h"
 #include "apps/common/output.h"
@@ -15,7 +16,8 @@ namespace {
 
 struct Settings {
   std::string checkpoint, hf_model, image, tokenizer;
-  std::string prompt = "What is this?", device = "cpu", dtype = "f32";
+  std::string prompt = "What is this?", dtype = "f32";
+  DeviceOption device;
   int64_t generations = 5, max_new_tokens = 20, top_k = 50, seed = 0;
   double top_p = 0.9, temperature = 0.5;
   bool greedy = false, fixed_length = false, json = false;
@@ -40,7 +42,7 @@ void add_options(CommandLine& line, Settings& s) {
   line.flag("--fixed_length", s.fixed_length, "go on after the end token, as nanoVLM v1 does");
   line.option("--tokenizer", s.tokenizer, "tokenizer.json; else the checkpoint's own, else the one in assets/");
   line.option("--dtype", s.dtype, "of products").one_of({"f32", "bf16"});
-  line.option("--device", s.device, "where to compute").one_of({"cpu", "simt", "cuda"});
+  s.device.add_to(line);
   line.flag("--json", s.json, "one JSON object on standard output");
 }
 
@@ -92,10 +94,10 @@ void generate_answers(const Settings& s) {
   const std::string checkpoint = checkpoint_of(s);
   const Image picture = read_image(s.image);
   std::vector<std::string> warnings;
-  const Device device = open_device(s.device, warnings), host = Device::open("cpu");
+  const Device device = s.device.open(warnings), host = Device::open("cpu");
   note("generate", warnings);
   if (!s.json)
-    std::cout << "Using device: " << (device.kind() == DeviceKind::cpu ? "cpu" : s.device)
+    std::cout << "Using device: " << (device.kind() == DeviceKind::cpu ? "cpu" : s.device.name)
               << "\nLoading weights from: " << checkpoint << "\n"
               << std::flush;
   LoadedModel loaded = LoadedModel::load(checkpoint, s.tokenizer, device, dtype_of(s.dtype));

@@ -104,14 +104,18 @@ DeviceContext::~DeviceContext() {
   if (debug >= 2 && !profile.empty()) std::cerr << profile.table();
 }
 
-Device Device::open(const std::string& name) {
+Device Device::open(const std::string& name, const std::vector<std::string>& kernels) {
   check(name == "cpu" || name == "simt" || name == "cuda", "device: \"", name,
         "\" is unknown; expected cpu, simt or cuda");
   const std::string reason = why_absent(name);
   check(reason.empty(), "device: no ", name, " device: ", reason);
-  return Device(std::make_shared<DeviceContext>(name == "cpu"    ? DeviceKind::cpu
-                                                : name == "simt" ? DeviceKind::simt
-                                                                 : DeviceKind::cuda));
+  check(kernels.empty() || name != "cpu", "kernel: ", kernels.empty() ? "" : kernels[0],
+        ": the cpu device has one kernel an operation");
+  auto context = std::make_shared<DeviceContext>(name == "cpu"    ? DeviceKind::cpu
+                                                 : name == "simt" ? DeviceKind::simt
+                                                                  : DeviceKind::cuda);
+  for (const std::string& choice : kernels) context->kernels.choose(choice);
+  return Device(std::move(context));
 }
 
 std::string Device::why_absent(const std::string& name) {

@@ -10,6 +10,7 @@
 #include "engine/profile.h"
 #include "kernels/cpu.h"
 #include "kernels/types.h"
+#include "kernels/variants.h"
 
 namespace nanovlm {
 
@@ -32,6 +33,7 @@ struct DeviceContext {
   MemoryClass memory_class = MemoryClass::activation;  // what new storage is counted as; see MemoryScope
   bool record_gradients = true;                        // see NoGrad in autograd.h
   int debug = 0;                                       // NANOVLM_DEBUG, 0 .. 4: docs/environment.md
+  kernels::KernelChoices kernels;                      // of operations that have several
   Profile profile;                                     // of launches, from debug 2 on
 
   explicit DeviceContext(DeviceKind kind);
@@ -42,7 +44,8 @@ class Device {
  public:
   // name: "cpu", "simt" or "cuda". Reads NANOVLM_DEBUG and NANOVLM_CPU (docs/environment.md).
   // Errors: an unknown name, a device that this build or this machine does not have.
-  static Device open(const std::string& name);
+  // kernels: "attention=fma", choices among the CUDA kernels of an operation (kernels/variants.h); not for the cpu.
+  static Device open(const std::string& name, const std::vector<std::string>& kernels = {});
   // Why this build or this machine does not have the device, in a few words; empty where it does.
   static std::string why_absent(const std::string& name);
 

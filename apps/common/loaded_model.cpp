@@ -12,13 +12,6 @@ DType dtype_of(const std::string& name) {
   return name == "f32" ? DType::f32 : DType::bf16;
 }
 
-Device open_device(const std::string& name, std::vector<std::string>& warnings) {
-  const std::string reason = Device::why_absent(name);
-  if (name != "cuda" || reason.empty()) return Device::open(name);
-  warnings.push_back("no cuda device: " + reason + "; running on cpu");
-  return Device::open("cpu");
-}
-
 PromptTokenizer load_tokenizer(const std::string& given, const std::string& checkpoint, const VLMConfig& config,
                                std::vector<std::string>& warnings) {
   const fs::path beside = fs::path(checkpoint) / "tokenizer.json";

@@ -11,10 +11,6 @@ namespace nanovlm {
 // "f32" or "bf16".
 DType dtype_of(const std::string& name);
 
-// The device of that name; cpu, with a warning that says why, where cuda is asked for and this machine or this build
-// has none.
-Device open_device(const std::string& name, std::vector<std::string>& warnings);
-
 // `given` where it is not empty; else the tokenizer.json in the checkpoint's folder (which may be empty); else the one
 // under assets/. Errors: nothing is there, or it has more tokens than the model.
 PromptTokenizer load_tokenizer(const std::string& given, const std::string& checkpoint, const VLMConfig& config,

@@ -3,6 +3,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "apps/common/device_option.h"
 #include "apps/common/loaded_model.h"
 #include "apps/common/output.h"
 #include "apps/inspect/sections.h"
@@ -14,7 +15,8 @@ namespace nanovlm::inspect {
 namespace {
 
 struct Settings {
-  std::string checkpoint, batch, out, dtype = "f32", device = "cpu";
+  std::string checkpoint, batch, out, dtype = "f32";
+  DeviceOption device;
   int64_t index = 0;
   bool gradients = false, dense = false, packed = false, json = false;
 };
@@ -176,7 +178,7 @@ void inspect_forward(const Settings& s) {
   if (file.size() > 1) note("inspect", {text(s.batch, " holds ", file.size(), " batches; this is number ", s.index)});
   const Batch batch = file.read(s.index);
   std::vector<std::string> warnings;
-  const Device device = open_device(s.device, warnings);
+  const Device device = s.device.open(warnings);
   VisionLanguageModel model = load_checkpoint(s.checkpoint, device, warnings);
   note("inspect", warnings);
   const Result result = forward(model, batch, s);
@@ -212,7 +214,7 @@ void add_forward(CommandLine& line) {
   const CommandLine::Option dense = section.flag("--dense", s->dense, "padded rows too, as the reference (default)");
   section.flag("--packed", s->packed, "leave padded rows out: decoder activations are [rows, C]").excludes(dense);
   section.option("--dtype", s->dtype, "of products").one_of({"f32", "bf16"});
-  section.option("--device", s->device, "where to compute").one_of({"cpu", "simt", "cuda"});
+  s->device.add_to(section);
   section.flag("--json", s->json, "one JSON object on standard output");
 }
 

@@ -7,8 +7,9 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "apps/common/dataset_argument.h"
 #include "apps/common/loaded_model.h"
-#include "data/dataset.h"
+#include "data/survey.h"
 #include "model/weights.h"
 
 namespace nanovlm::training {
@@ -45,12 +46,35 @@ CollateOptions collate_options(const TrainConfig& train, const VLMConfig& vlm) {
   return options;
 }
 
+RowOrder row_order(const TrainConfig& train) {
+  if (train.shuffle == "reference" || as_reference(train)) return RowOrder::reference;
+  return train.shuffle == "none" ? RowOrder::stored : RowOrder::shuffled;
+}
+
+// A run in which most samples teach nothing would look like any other. Looks at the first samples in training order.
+void check_loss(const Dataset& data, const Split& split, const PromptTokenizer& tokenizer, const TrainConfig& train,
+                const VLMConfig& vlm) {
+  constexpr size_t kLookedAt = 1000;
+  std::vector<int64_t> rows = split.train;
+  rows.resize(std::min(rows.size(), kLookedAt));
+  SurveyOptions options;
+  options.collate = collate_options(train, vlm);
+  options.workers = static_cast<int>(train.workers);
+  const SurveyCounts found = survey(data, rows, tokenizer, options).all;
+  check(found.without_loss_share() <= train.max_no_loss_share, "data set: ", found.without_loss, " of ", found.samples,
+        " samples carry no loss, but at most ", train.max_no_loss_share * 100, " % may (--max_no_loss_share); ",
+        found.over_long, " are longer than lm_max_length ", vlm.lm_max_length, ", the median is ", found.length_at(0.5),
+        " tokens (inspect data shows more)");
+}
+
 LoaderOptions loader_options(const TrainConfig& train) {
   LoaderOptions options;
   options.batch_size = train.batch_size;
   options.epochs = train.epochs;
   options.seed = static_cast<uint64_t>(train.seed);
-  options.same_order_every_epoch = as_reference(train);
+  options.shuffle = row_order(train) != RowOrder::stored;
+  options.reference_order = row_order(train) == RowOrder::reference;
+  options.same_order_every_epoch = as_reference(train) || !train.reshuffle;
   options.workers = static_cast<int>(train.workers);
   options.max_bad_share = train.max_bad_share;
   return options;
@@ -68,7 +92,7 @@ Run::Run(const Settings& settings, const RunConfig& config)
     : settings_(settings),
       train_(config.train),
       warnings_(config.warnings),
-      device_(open_device(settings.device, warnings_)),
+      device_(settings.device.open(warnings_)),
       log_(settings.out),
       model_(make_model(config, device_, warnings_)) {
   for (const std::string& warning : warnings_) log_.note("warning: " + warning);
@@ -89,12 +113,14 @@ void Run::open_batches() {
 
 void Run::open_dataset_batches() {
   const VLMConfig& vlm = model_.config;
-  const auto rows = open_dataset(settings_.train_dataset);
-  const Split split =
-      split_rows(rows->size(), static_cast<uint64_t>(train_.seed), train_.data_cutoff_idx, train_.val_ratio);
+  const auto rows = open_dataset_argument(settings_.train_dataset);
+  const Split split = split_rows(
+      *rows, {static_cast<uint64_t>(train_.seed), train_.data_cutoff_idx, train_.val_ratio, row_order(train_)});
   std::vector<std::string> warnings;
   const PromptTokenizer tokenizer = load_tokenizer(settings_.tokenizer, vlm.lm_tokenizer, vlm, warnings);
   for (const std::string& warning : warnings) log_.note("warning: " + warning);
+
+  check_loss(*rows, split, tokenizer, train_, vlm);
 
   constexpr int64_t kCacheBytes = int64_t{256} << 20;
   const auto cache = std::make_shared<PictureCache>(kCacheBytes);

@@ -7,13 +7,15 @@ void add_options(CommandLine& line, Settings& s) {
   line.option("--checkpoint", s.checkpoint,
               "start from this folder's weights; the same as --resume_from_vlm_checkpoint true with "
               "--vlm_checkpoint_path");
-  line.option("--train_dataset", s.train_dataset, ".jsonl files, or folders that hold train.jsonl");
+  line.option(
+      "--train_dataset", s.train_dataset,
+      "files (.jsonl, .json, .parquet), folders, patterns, or org/name[:subset] on the Hub; each may end in @WEIGHT");
   line.option("--batches", s.batches, "micro-batches from a safetensors file, instead of a data set");
   line.option("--micro_batches_per_epoch", s.micro_batches_per_epoch, "of --batches; 0: all, over the epochs")
       .in(0, 1e15);
   line.option("--tokenizer", s.tokenizer,
               "tokenizer.json, or its folder; else lm_tokenizer where that is a folder, else the one in assets/");
-  line.option("--device", s.device, "where to compute").one_of({"cpu", "simt", "cuda"});
+  s.device.add_to(line);
   line.option("--out", s.out, "folder for the checkpoints and metrics.jsonl").required();
   line.option("--run_name", s.run_name, "else as nanoVLM names its runs");
   line.flag("--json", s.json, "one JSON object on standard output at the end");

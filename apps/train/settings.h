@@ -6,12 +6,14 @@
 #include <vector>
 
 #include "apps/common/cli.h"
+#include "apps/common/device_option.h"
 #include "apps/common/train_config.h"
 
 namespace nanovlm::training {
 
 struct Settings {
-  std::string config, out, device = "cpu", batches, tokenizer, run_name;
+  std::string config, out, batches, tokenizer, run_name;
+  DeviceOption device;
   std::optional<std::string> checkpoint;
   std::vector<std::string> train_dataset;
   std::map<std::string, std::optional<std::string>> fields;  // of either configuration, as typed

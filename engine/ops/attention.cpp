@@ -50,10 +50,11 @@ Result forward(const Tensor& q, const Tensor& k, const Tensor& v, Heads heads, c
   Tensor o = empty({R, heads.H * heads.D}, q.dtype(), q.device());
   Tensor lse = empty({R, heads.H}, DType::f32, q.device());
   on(q.device(), "attention", [&](auto backend, Stream stream) {
-    kernels::attention(backend,
-                       {attention_shape(q, heads, segments, rope, causal), q.data(), k.data(), v.data(), row_stride(q),
-                        row_stride(k), row_stride(v), o.data(), lse.f32()},
-                       stream);
+    kernels::attention(
+        backend,
+        {attention_shape(q, heads, segments, rope, causal), q.data(), k.data(), v.data(), row_stride(q), row_stride(k),
+         row_stride(v), o.data(), lse.f32(), q.device().context().kernels.of("attention")},
+        stream);
   });
   return {o, lse};
 }
@@ -64,11 +65,12 @@ struct Views {
 void backward(const Views& in, const Result& result, const Tensor& dy, const Views& out, Heads heads,
               const Segments& segments, const RopeTable& rope, bool causal) {
   on(dy.device(), "attention_backward", [&](auto backend, Stream stream) {
-    kernels::attention_backward(backend,
-                                {attention_shape(in.q, heads, segments, rope, causal), in.q.data(), in.k.data(),
-                                 in.v.data(), row_stride(in.q), row_stride(in.k), row_stride(in.v), result.o.data(),
-                                 dy.data(), result.lse.f32(), out.q.data(), out.k.data(), out.v.data()},
-                                stream);
+    kernels::attention_backward(
+        backend,
+        {attention_shape(in.q, heads, segments, rope, causal), in.q.data(), in.k.data(), in.v.data(), row_stride(in.q),
+         row_stride(in.k), row_stride(in.v), result.o.data(), dy.data(), result.lse.f32(), out.q.data(), out.k.data(),
+         out.v.data(), dy.device().context().kernels.of("attention_backward")},
+        stream);
   });
 }
 

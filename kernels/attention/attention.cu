@@ -78,7 +78,7 @@ void attention(ThisBackend, const Attention& a, Stream stream) {
   const AttentionShape& shape = a.shape;
   const int64_t items = shape.longest * (shape.H / shape.G);
   if (items == 0) return;
-  if (for_tensor_cores(a)) return launch_on_tensor_cores(a, stream);
+  if (takes("attention", a.kernel, "mma", for_tensor_cores(a))) return launch_on_tensor_cores(a, stream);
   const int warps = static_cast<int>(std::min<int64_t>(kMaxWarps, ceil_div(items, kOwnRows)));
   const int64_t tiles = ceil_div(items, warps * kOwnRows);
   with_float(shape.dtype, [&]<class T>(Type<T>) {

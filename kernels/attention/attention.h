@@ -38,15 +38,17 @@ struct Attention {
   int64_t q_stride, k_stride, v_stride;
   void* o;     // [R, H, D], rows H * D apart
   float* lse;  // [R, H] log-sum-exp of the scaled scores, or null; log(number of keys) for a row left with no key
+  const char* kernel = nullptr;  // by its name in kernels/variants.h, for the CUDA source; null: the first that can
 };
 
 struct AttentionBackward {
   AttentionShape shape;
   const void *q, *k, *v;
   int64_t q_stride, k_stride, v_stride;
-  const void *o, *d_o;  // [R, H, D], rows H * D apart
-  const float* lse;     // [R, H]
-  void *dq, *dk, *dv;   // as q, k, v, with the same strides; written, not added to
+  const void *o, *d_o;           // [R, H, D], rows H * D apart
+  const float* lse;              // [R, H]
+  void *dq, *dk, *dv;            // as q, k, v, with the same strides; written, not added to
+  const char* kernel = nullptr;  // as in Attention
 };
 
 // One new token a sequence over a cache of keys (already rotated) and values; q is already rotated too.

@@ -5,6 +5,8 @@
 // i = row * (H / G) + head. So a tile of items reads its keys once for all of these heads.
 #pragma once
 #include <cmath>
+#include <stdexcept>
+#include <string>
 
 #include "kernels/attention/attention.h"
 
@@ -66,6 +68,16 @@ __device__ inline Visible visible_keys(const AttentionShape& a, int begin, int e
 __device__ inline unsigned visible_bits(const AttentionShape& a, int row, int end) {
   const int mine = row + thread_in_block() % kWarp;
   return a.key_mask ? __ballot_sync(kFullMask, mine < end && a.key_mask[mine]) : bits_below(end, row);
+}
+
+// Whether the kernel `name` is the one to take: the one asked for, or any that can do the shape where none is.
+inline bool takes(const char* operation, const char* asked, const char* name, bool can) {
+  if (!asked) return can;
+  if (std::string(asked) != name) return false;
+  if (!can)
+    throw std::invalid_argument(std::string(operation) + ": kernel \"" + name +
+                                "\" does not do this dtype, head size, alignment or length of segments");
+  return true;
 }
 
 // Angles of a row: cos and sin of its position, or nulls.
