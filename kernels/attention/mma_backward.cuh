@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(kMmaWarps* kWarp, D <= 64 ? 3 : 2)
 template <int D>
 __global__ void __launch_bounds__(kMmaWarps* kWarp, 2)
     attention_dkv_mma_kernel(const AttentionBackward a, const float* deltas, int tiles) {
-  constexpr int kStep = D + 8;
+  constexpr int kStep = D + 8, kTile = D <= 64 ? kMmaTile : kMmaTile / 2;  // registers hold no more
   const AttentionShape& shape = a.shape;
   const int thread = thread_in_block(), threads = threads_in_block(), lane = thread % kWarp, warp = thread / kWarp;
   const Place at = place_of(shape, tiles);
@@ -161,12 +161,12 @@ __global__ void __launch_bounds__(kMmaWarps* kWarp, 2)
   if (first >= at.end) return;
 
   GPU_SHARED_DYNAMIC(bf16, memory);
-  GPU_SHARED(float, lse, [kMmaTile]);  // of the tile's items
-  GPU_SHARED(float, delta, [kMmaTile]);
-  GPU_SHARED(int, item_row, [kMmaTile]);
+  GPU_SHARED(float, lse, [kTile]);  // of the tile's items
+  GPU_SHARED(float, delta, [kTile]);
+  GPU_SHARED(int, item_row, [kTile]);
   bf16* q = memory + 0;
-  bf16* d_o = q + kMmaTile * kStep;
-  bf16* k = d_o + (kMmaTile + 2 * warp * kMmaRows) * kStep;
+  bf16* d_o = q + kTile * kStep;
+  bf16* k = d_o + (kTile + 2 * warp * kMmaRows) * kStep;
   bf16* v = k + kMmaRows * kStep;
   from.load_keys<D>(k, v, own_row, my_rows, kMmaRows, lane, kWarp);
 
@@ -179,11 +179,11 @@ __global__ void __launch_bounds__(kMmaWarps* kWarp, 2)
   }
   float dk[D / 8][4] = {}, dv[D / 8][4] = {};
 
-  for (int item = shape.causal ? (first - at.begin) * at.n : 0; item < at.items(); item += kMmaTile) {
-    const int count = min(kMmaTile, at.items() - item);
+  for (int item = shape.causal ? (first - at.begin) * at.n : 0; item < at.items(); item += kTile) {
+    const int count = min(kTile, at.items() - item);
     __syncthreads();  // the last tile has been read
-    from.load_queries<D>(q, d_o, item, count, kMmaTile, thread, threads);
-    for (int r = thread; r < kMmaTile; r += threads) {
+    from.load_queries<D>(q, d_o, item, count, kTile, thread, threads);
+    for (int r = thread; r < kTile; r += threads) {
       lse[r] = r < count ? a.lse[from.head(item + r)] * kLog2e : INFINITY;  // whose p is 0
       delta[r] = r < count ? deltas[from.head(item + r)] : 0;
       item_row[r] = query_of(at, item + r).row;
@@ -192,11 +192,11 @@ __global__ void __launch_bounds__(kMmaWarps* kWarp, 2)
     __syncthreads();
     if (shape.causal && item_row[count - 1] < own_row) continue;  // the whole warp
 
-    float p[kMmaTile / 8][4] = {}, ds[kMmaTile / 8][4] = {};
+    float p[kTile / 8][4] = {}, ds[kTile / 8][4] = {};
     multiply_rows<D>(p, k, q);
     multiply_rows<D>(ds, v, d_o);
 #pragma unroll
-    for (int j = 0; j < kMmaTile / 8; ++j)
+    for (int j = 0; j < kTile / 8; ++j)
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         const int column = 8 * j + lane % 4 * 2 + e, row = item_row[column];

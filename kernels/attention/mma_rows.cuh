@@ -52,9 +52,9 @@ __device__ void copy_rows(bf16* to, int rows, const From& from, const bf16* any,
   }
 }
 
-// s[16, 64] += own[16, D] rows[64, D]^T
-template <int D>
-__device__ void multiply_rows(float (&s)[kMmaTile / 8][4], const bf16* own, const bf16* rows) {
+// s[16, 8 N] += own[16, D] rows[8 N, D]^T
+template <int D, int N>
+__device__ void multiply_rows(float (&s)[N][4], const bf16* own, const bf16* rows) {
   const int lane = thread_in_block() % kWarp;
   const bf16* my_own = own + lane % 16 * (D + 8) + lane / 16 * 8;
   const bf16* mine = rows + (lane / 16 * 8 + lane % 8) * (D + 8) + lane / 8 % 2 * 8;
@@ -63,7 +63,7 @@ __device__ void multiply_rows(float (&s)[kMmaTile / 8][4], const bf16* own, cons
     uint32_t a[4];
     ldmatrix_x4(a, my_own + 16 * c);
 #pragma unroll
-    for (int j = 0; j < kMmaTile / 16; ++j) {
+    for (int j = 0; j < N / 2; ++j) {
       uint32_t b[4];
       ldmatrix_x4(b, mine + 16 * j * (D + 8) + 16 * c);
       const uint32_t low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
@@ -73,13 +73,13 @@ __device__ void multiply_rows(float (&s)[kMmaTile / 8][4], const bf16* own, cons
   }
 }
 
-// sum[16, D] += w[16, 64] rows[64, D], w rounded to bf16.
-template <int D>
-__device__ void add_rows(float (&sum)[D / 8][4], const float (&w)[kMmaTile / 8][4], const bf16* rows) {
+// sum[16, D] += w[16, 8 N] rows[8 N, D], w rounded to bf16.
+template <int D, int N>
+__device__ void add_rows(float (&sum)[D / 8][4], const float (&w)[N][4], const bf16* rows) {
   const int lane = thread_in_block() % kWarp;
   const bf16* mine = rows + lane % 16 * (D + 8) + lane / 16 * 8;
 #pragma unroll
-  for (int k = 0; k < kMmaTile / 16; ++k) {
+  for (int k = 0; k < N / 2; ++k) {
     const uint32_t a[4] = {pack_bf16(w[2 * k][0], w[2 * k][1]), pack_bf16(w[2 * k][2], w[2 * k][3]),
                            pack_bf16(w[2 * k + 1][0], w[2 * k + 1][1]), pack_bf16(w[2 * k + 1][2], w[2 * k + 1][3])};
 #pragma unroll
