@@ -250,17 +250,22 @@ Response HttpClient::exchange(const Request& request) {
   fail(without_query(request.url), ": expected a file, found more than ", kRedirects, " redirects");
 }
 
-Response HttpClient::request(const Request& request) {
+Response HttpClient::answer(const Request& request) {
   Patience patience(settings_);
   while (true) {
     try {
       Response response = exchange(request);
-      if (response.ok()) return response;
-      if (!response.may_pass() || !patience.another_try()) fail_status(request, response);
+      if (!response.may_pass() || !patience.another_try()) return response;
     } catch (const NetworkError&) {
       if (!patience.another_try()) throw;
     }
   }
+}
+
+Response HttpClient::request(const Request& request) {
+  Response response = answer(request);
+  if (!response.ok()) fail_status(request, response);
+  return response;
 }
 
 bool Patience::another_try() {

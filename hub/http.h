@@ -62,7 +62,10 @@ class HttpClient {
   // http or https; http where the endpoint has https), too many redirects, an answer without an end.
   Response exchange(const Request& request);
 
-  // The same, repeated while it fails in a way that may pass. Error, with what the server says of it: not ok().
+  // The same, repeated while it fails in a way that may pass.
+  Response answer(const Request& request);
+
+  // The same. Error, with what the server says of it, also where the answer is not ok().
   Response request(const Request& request);
 
   const Settings& settings() const { return settings_; }
@@ -89,7 +92,7 @@ class Patience {
   int tries_ = 0;
 };
 
-// Fails with status, place and the server's own words.
+// Fails with status, place and the server's own words; by a NetworkError if the status may pass.
 [[noreturn]] void fail_status(const Request& request, const Response& response);
 
 // "https://host:443" in small letters. Error: no address of http or https, or one with a user name in it.

@@ -9,6 +9,7 @@ needed for the others.
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import random
@@ -319,6 +320,159 @@ class Faults(HubTest):
         self.check_snapshot(self.download())
         resumed = [headers for _, _, path, headers in self.hub.requests if "/files/" in path and "range" in headers]
         self.assertGreater(len(resumed), 10)
+
+
+class Upload(HubTest):
+    TARGET = "someone/results"
+
+    def setUp(self):
+        super().setUp()
+        self.hub.store.clear()  # or the Hub would know the files' content already
+        self.folder = os.path.join(self.home, "to upload")
+        for path, data in FILES.items():
+            self.write(path, data)
+        self.write(".git/config", b"[user]\n")
+
+    def write(self, path, data):
+        path = os.path.join(self.folder, path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(data)
+
+    def upload(self, *arguments, code=0, **environment):
+        result = self.run_program("hub", "upload", self.folder, self.TARGET, "--json", *arguments,
+                                  **{"HF_TOKEN": TOKEN, **environment})
+        self.assertEqual(result[0], code, result)
+        self.assertEqual(self.hub.leaks(), [])
+        return json.loads(result[1]) if code == 0 else result[2]
+
+    def uploaded(self, kind="model"):
+        repo = self.hub.repos[(kind, self.TARGET)]
+        files = dict(repo.commits[repo.refs["main"]])
+        files.pop(".gitattributes")
+        return files
+
+    def test_one_commit_holds_every_file(self):
+        self.hub.faults["upload"] = ["500"]
+        done = self.upload("--message", "All of it")
+        self.assertEqual(self.uploaded(), FILES)
+        repo = self.hub.repos[("model", self.TARGET)]
+        self.assertEqual((len(repo.commits), repo.messages[done["commit"]], repo.private), (2, "All of it", False))
+        self.assertEqual((done["files"], done["files_as_were"]), (len(FILES), 0))
+        sizes = [headers["content-length"] for _, method, _, headers in self.hub.requests if method == "PUT"]
+        self.assertEqual(sorted(sizes), ["300000", "9000", "9000"])  # one of them twice
+
+    def test_only_what_changed_goes_again(self):
+        self.upload()
+        self.write("config.json", b"{}")
+        self.hub.requests.clear()
+        done = self.upload()
+        self.assertEqual((done["files"], done["files_as_were"]), (1, len(FILES) - 1))
+        self.assertEqual(self.uploaded(), {**FILES, "config.json": b"{}"})
+        self.assertEqual(self.hub.count("PUT", ""), 0)
+        done = self.upload()
+        self.assertEqual((done["files"], done["commit"]), (0, ""))
+        self.assertEqual(len(self.hub.repos[("model", self.TARGET)].commits), 3)
+
+    def test_large_files_go_in_parts_where_the_hub_wants_parts(self):
+        self.hub.part_bytes = 70_000
+        self.hub.faults["part"] = [None, "503"]
+        self.upload()
+        self.assertEqual(self.uploaded(), FILES)
+        self.assertEqual(self.hub.count("PUT", "/part/"), 6)
+
+    def test_private_repositories_and_data_sets(self):
+        self.upload("--private", "--type", "dataset")
+        self.assertTrue(self.hub.repos[("dataset", self.TARGET)].private)
+        self.assertEqual(self.uploaded("dataset"), FILES)
+        self.hub.add_repo(self.TARGET, {"x": b""})
+        self.assertIn("expected a private repository, found a public one", self.upload("--private", code=1))
+        self.assertEqual(self.hub.repos[("model", self.TARGET)].refs.keys(), {"main"})
+        self.assertEqual(len(self.hub.repos[("model", self.TARGET)].commits), 1)
+
+    def test_what_is_refused(self):
+        self.assertIn("expected a token in HF_TOKEN", self.upload(HF_TOKEN="", code=1))
+        self.assertIn("401", self.upload(HF_TOKEN="hf_of_another", code=1))
+        self.assertIn("HF_HUB_OFFLINE", self.upload(HF_HUB_OFFLINE="1", code=1))
+        self.assertIn("RevisionNotFound", self.upload("--revision", "no-such", code=1))
+        os.mkfifo(os.path.join(self.folder, "pipe"))  # not a file: left out
+        self.upload()
+        self.assertEqual(self.uploaded(), FILES)
+        self.folder = os.path.join(self.home, "none")
+        self.assertIn("expected a folder", self.upload(code=1))
+        os.mkdir(self.folder)
+        self.assertIn("expected files to upload", self.upload(code=1))
+
+    def test_what_was_uploaded_comes_back(self):
+        self.upload("--private")
+        found = self.download(name=self.TARGET, HF_TOKEN=TOKEN)
+        self.check_snapshot(found, expected={**FILES, ".gitattributes": b"*.safetensors filter=lfs\n"})
+
+
+@unittest.skipUnless(importlib.util.find_spec("huggingface_hub"), "huggingface_hub is not installed")
+class PythonClient(HubTest):
+    """The client against the stub, and on one cache with our programs."""
+
+    def python(self, code, **environment):
+        process = subprocess.run(
+            [sys.executable, "-c", "from huggingface_hub import *\n" + code],
+            text=True, capture_output=True, timeout=60, check=False, env=self.environment(**environment),
+        )
+        self.assertEqual(process.returncode, 0, process.stderr)
+        self.assertEqual(self.hub.leaks(), [])
+        return process.stdout.strip()
+
+    def test_what_it_fetched_is_found_without_a_network(self):
+        folder = self.python("print(snapshot_download(%r))" % NAME)
+        self.assertEqual(self.download(HF_HUB_OFFLINE="1")["folder"], folder)
+        self.check_snapshot(self.download(HF_HUB_OFFLINE="1"))
+        self.hub.requests.clear()
+        self.download("--revision", self.repo.refs["main"])
+        self.assertEqual(self.hub.requests, [])
+
+    def test_what_we_fetched_it_finds_without_a_network(self):
+        found = self.download()
+        offline = {"HF_HUB_OFFLINE": "1"}
+        self.assertEqual(self.python("print(snapshot_download(%r))" % NAME, **offline), found["folder"])
+        one = self.python("print(hf_hub_download(%r, 'model.safetensors'))" % NAME, **offline)
+        self.assertEqual(one, os.path.join(found["folder"], "model.safetensors"))
+        code = "[repo] = scan_cache_dir().repos; print(repo.repo_id, repo.nb_files, repo.refs.keys(), scan_cache_dir().warnings)"
+        self.assertEqual(self.python(code, **offline), "%s %d %s []" % (NAME, len(FILES), {"main": 0}.keys()))
+        self.hub.requests.clear()
+        self.python("snapshot_download(%r)" % NAME)
+        self.assertEqual(self.hub.count("GET", "/resolve/") + self.hub.count("GET", "/files/"), 0)
+
+    def test_what_we_found_missing_it_knows(self):
+        self.download("--file", "processor.json", code=1)
+        self.download("--file", "config.json")
+        code = "print(try_to_load_from_cache(%r, 'processor.json') is _CACHED_NO_EXIST)" % NAME
+        self.assertEqual(self.python("from huggingface_hub import _CACHED_NO_EXIST\n" + code), "True")
+
+    def test_both_at_once(self):
+        self.hub.pace = 0.005
+        ours = self.start("hub", "download", NAME, "--json")
+        self.python("snapshot_download(%r)" % NAME)
+        out, err = ours.communicate(timeout=60)
+        self.assertEqual(ours.returncode, 0, err)
+        self.check_snapshot(json.loads(out))
+        self.check_cache()
+
+    def test_its_uploads(self):
+        folder = os.path.join(self.home, "folder")
+        os.makedirs(os.path.join(folder, "data"))
+        files = {"config.json": SMALL, "data/model.safetensors": LARGE}
+        for path, data in files.items():
+            with open(os.path.join(folder, path), "wb") as file:
+                file.write(data)
+        self.hub.store.clear()
+        self.hub.part_bytes = 70_000
+        code = "create_repo('someone/more', private=True); print(create_commit('someone/more', [CommitOperationAdd("
+        code += "path, %r + '/' + path) for path in %r], commit_message='More').oid)" % (folder, list(files))
+        commit = self.python(code, HF_TOKEN=TOKEN)
+        repo = self.hub.repos[("model", "someone/more")]
+        self.assertEqual({path: repo.commits[commit][path] for path in files}, files)
+        self.assertTrue(repo.private)
+        self.assertEqual(self.hub.count("PUT", "/part/"), 5)
 
 
 if __name__ == "__main__":
