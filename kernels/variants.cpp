@@ -3,37 +3,43 @@
 #include <stdexcept>
 
 namespace nanovlm::kernels {
+namespace {
 
-std::vector<std::string> KernelChoices::list() {
-  std::vector<std::string> all;
-  for (const Variants& variants : kVariants) {
-    std::string entry = variants.operation;
-    for (size_t i = 0; i < variants.kernels.size() && variants.kernels[i]; ++i)
-      entry += (i == 0 ? '=' : '|') + std::string(variants.kernels[i]);
-    all.push_back(entry);
-  }
-  return all;
+struct Variant {
+  const char *operation, *kernel;
+};
+
+// Of each operation in the order in which it tries them.
+constexpr Variant kVariants[] = {
+    {"attention", "mma"},          {"attention", "fma"},          {"attention_backward", "whole"},
+    {"attention_backward", "mma"}, {"attention_backward", "fma"},
+};
+
+std::string assignment_of(const Variant& variant) { return std::string(variant.operation) + "=" + variant.kernel; }
+
+}  // namespace
+
+std::vector<std::string> KernelChoices::all() {
+  std::vector<std::string> assignments;
+  for (const Variant& variant : kVariants) assignments.push_back(assignment_of(variant));
+  return assignments;
 }
 
 void KernelChoices::choose(const std::string& assignment) {
-  const size_t equals = assignment.find('=');
-  for (size_t o = 0; o < std::size(kVariants) && equals != std::string::npos; ++o) {
-    if (assignment.substr(0, equals) != kVariants[o].operation) continue;
-    for (const char* kernel : kVariants[o].kernels)
-      if (kernel && assignment.substr(equals + 1) == kernel) {
-        chosen_[o] = kernel;
-        return;
-      }
-  }
   std::string known;
-  for (const std::string& entry : list()) known += (known.empty() ? "" : ", ") + entry;
+  for (const Variant& variant : kVariants) {
+    if (assignment_of(variant) == assignment) {
+      chosen_[variant.operation] = variant.kernel;
+      return;
+    }
+    known += (known.empty() ? "" : ", ") + assignment_of(variant);
+  }
   throw std::invalid_argument("kernel: \"" + assignment + "\" is unknown; expected one of " + known);
 }
 
-const char* KernelChoices::of(const char* operation) const {
-  for (size_t o = 0; o < std::size(kVariants); ++o)
-    if (kVariants[o].operation == std::string(operation)) return chosen_[o];
-  throw std::logic_error(std::string(operation) + ": has no choice of kernels in kernels/variants.h");
+const char* KernelChoices::of(const std::string& operation) const {
+  const auto found = chosen_.find(operation);
+  return found == chosen_.end() ? nullptr : found->second;
 }
 
 }  // namespace nanovlm::kernels

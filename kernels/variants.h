@@ -2,22 +2,13 @@
 //
 // The choice lives in the device context (engine/device.h); the operation hands it to the contract's `kernel` field.
 // Without a choice an operation takes the first of its kernels that can do the shape; a chosen one that can't throws.
+// The table of names is in variants.cpp, so that one more does not rebuild everything.
 #pragma once
-#include <array>
+#include <map>
 #include <string>
 #include <vector>
 
 namespace nanovlm::kernels {
-
-struct Variants {
-  const char* operation;
-  std::array<const char*, 4> kernels;  // by name, in the order in which they are tried; the rest is null
-};
-
-inline constexpr Variants kVariants[] = {
-    {"attention", {"mma", "fma"}},
-    {"attention_backward", {"whole", "mma", "fma"}},
-};
 
 class KernelChoices {
  public:
@@ -25,13 +16,13 @@ class KernelChoices {
   void choose(const std::string& assignment);
 
   // The kernel that was asked for, or null.
-  const char* of(const char* operation) const;
+  const char* of(const std::string& operation) const;
 
-  // "attention=mma|fma", an entry an operation.
-  static std::vector<std::string> list();
+  // Every choice there is, as choose() takes it.
+  static std::vector<std::string> all();
 
  private:
-  std::array<const char*, std::size(kVariants)> chosen_ = {};
+  std::map<std::string, const char*> chosen_;
 };
 
 }  // namespace nanovlm::kernels

@@ -4,11 +4,8 @@ namespace nanovlm {
 
 void DeviceOption::add_to(CommandLine& line) {
   line.option("--device", name, "where to compute").one_of({"cpu", "simt", "cuda"});
-  std::vector<std::string> known;
-  for (const nanovlm::kernels::Variants& variants : nanovlm::kernels::kVariants)
-    for (const char* kernel : variants.kernels)
-      if (kernel) known.push_back(text(variants.operation, '=', kernel));
-  line.option("--kernel", kernels, "on simt and cuda: the kernel of an operation that has several").one_of(known);
+  line.option("--kernel", kernels, "on simt and cuda: the kernel of an operation that has several")
+      .one_of(nanovlm::kernels::KernelChoices::all());
 }
 
 Device DeviceOption::open(std::vector<std::string>& warnings) const {

@@ -38,7 +38,7 @@ struct Attention {
   int64_t q_stride, k_stride, v_stride;
   void* o;     // [R, H, D], rows H * D apart
   float* lse;  // [R, H] log-sum-exp of the scaled scores, or null; log(number of keys) for a row left with no key
-  const char* kernel = nullptr;  // by its name in kernels/variants.h, for the CUDA source; null: the first that can
+  const char* kernel = nullptr;  // by its name in kernels/variants.cpp, for the CUDA source; null: the first that can
 };
 
 struct AttentionBackward {
