@@ -1,12 +1,20 @@
 #!/usr/bin/env python3
-"""Compiles the CUDA kernels and prints what each needs, as the table of docs/kernels.md.
+"""What each CUDA kernel needs, as ptxas reports it: the table of docs/kernels.md.
 
-usage: tools/kernel_table.py [--json] [--arch 80,90a] [--nvcc PATH] [FILE.cu ...]
+usage: tools/kernel_table.py [--json | --check | --write] [--reports DIR] [--arch 80,90a] [--nvcc PATH] [FILE.cu ...]
        all of kernels/*/*.cu by default; needs nvcc, but no GPU
 
-A kernel's dtypes and variants share a row: the largest figures of them. With --json each is told by its signature.
+  --reports DIR  reads the reports that a build left in DIR (tools/keep_report.sh) instead of compiling
+  --check        fails where a kernel spills registers, or where docs/kernels.md says something else. Another release of
+                 nvcc gives other figures: then only spills count
+  --write        puts the table into docs/kernels.md
+  --json         tells each kernel by its signature
+
+In the table a kernel's dtypes and variants share a row: the largest figures of them.
 """
 import argparse
+import collections
+import difflib
 import json
 import pathlib
 import re
@@ -14,58 +22,118 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "kernels.md"
+HEAD = ["| file | kernel | sm | variants | registers | static shared memory | spilled |", "|---|---|---|---|---|---|---|"]
+# Spills that a bench row pays for, as (file, kernel, sm): why.
+ALLOWED_SPILLS = {}
+
+Kernel = collections.namedtuple("Kernel", "source architecture signature registers shared spilled")
 
 
-def compiler_report(nvcc, source, architecture):
-    command = [nvcc, "-std=c++20", "--expt-relaxed-constexpr", f"-arch=sm_{architecture}", "-Xptxas=-v",
-               "-DNANOVLM_BACKEND=Cuda", f"-I{ROOT}", "-c", source, "-o", "/dev/null"]
+def output_of(command):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
     return done.stdout + done.stderr
 
 
-def kernels(report):
-    """Yields (signature, registers, bytes of static shared memory, bytes spilled) for each entry function."""
-    for entry in report.split("Compiling entry function '")[1:]:
-        signature = subprocess.run(["c++filt", entry.split("'")[0]], capture_output=True, text=True, check=True).stdout
-        spills = sum(map(int, re.findall(r"(\d+) bytes spill", entry)))
+def compiler_report(nvcc, source, architecture):
+    return output_of([nvcc, "-std=c++20", "--expt-relaxed-constexpr", f"-arch=sm_{architecture}", "-Xptxas=-v",
+                      "-DNANOVLM_BACKEND=Cuda", f"-I{ROOT}", "-c", source, "-o", "/dev/null"])
+
+
+def kept_report(folder, source):
+    found = list(folder.rglob(f"{source.parent.name}/{source.name}.o.report"))
+    if len(found) != 1:
+        sys.exit(f"{folder}: expected one report of {source.name}, found {len(found)}")
+    return found[0].read_text()
+
+
+def kernels(source, architecture, report):
+    """The entry functions that the report has for the architecture, by name."""
+    found = []
+    for entry in report.split("Compiling entry function ")[1:]:
+        mangled, compiled_for = re.match(r"'(\w+)' for 'sm_(\w+)'", entry).groups()
+        if compiled_for != architecture:
+            continue
+        signature = output_of(["c++filt", mangled]).strip()
+        spilled = sum(map(int, re.findall(r"(\d+) bytes spill", entry)))
         shared = re.search(r"(\d+) bytes smem", entry)
         registers = int(re.search(r"Used (\d+) registers", entry).group(1))
-        yield signature.strip(), registers, int(shared.group(1)) if shared else 0, spills
+        found.append(Kernel(source, architecture, signature, registers, int(shared.group(1)) if shared else 0, spilled))
+    return sorted(found, key=lambda kernel: kernel.signature)
 
 
 def print_json(compiled):
-    names = ("registers", "shared", "spilled")
-    rows = [{"signature": signature, "arch": architecture} | dict(zip(names, figures))
-            for _, architecture, found in compiled for signature, *figures in found]
+    rows = [{"signature": k.signature, "arch": k.architecture, "registers": k.registers, "shared": k.shared,
+             "spilled": k.spilled} for k in compiled]
     print(json.dumps({"kernels": rows}))
 
 
-def print_table(compiled):
-    print("| file | kernel | sm | variants | registers | static shared memory | spilled |")
-    print("|---|---|---|---|---|---|---|")
-    for source, architecture, found in compiled:
-        rows = {}
-        for signature, *figures in found:
-            rows.setdefault(re.search(r"(\w+)_kernel\b", signature).group(1), []).append(figures)
-        for name, variants in rows.items():
-            registers, shared, spills = map(max, zip(*variants))
-            print(f"| {source.relative_to(ROOT / 'kernels')} | {name} | {architecture} | "
-                  f"{len(variants)} | {registers} | {shared} B | {spills} B |", flush=True)
+def table(compiled):
+    rows = collections.defaultdict(list)
+    for kernel in compiled:
+        name = re.search(r"(\w+)_kernel\b", kernel.signature).group(1)
+        rows[str(kernel.source.relative_to(ROOT / "kernels")), name, kernel.architecture].append(kernel)
+    lines, spills = list(HEAD), []
+    for key, variants in rows.items():
+        registers, shared, spilled = (max(figure) for figure in zip(*(kernel[3:] for kernel in variants)))
+        lines.append(f"| {key[0]} | {key[1]} | {key[2]} | {len(variants)} | {registers} | {shared} B | {spilled} B |")
+        if spilled and key not in ALLOWED_SPILLS:
+            spills.append(f"{key[0]}: {key[1]} spills {spilled} bytes of registers on sm_{key[2]}")
+    return lines, spills
+
+
+def committed():
+    """docs/kernels.md: what stands before the table, the table, what stands after it; and the nvcc it is of."""
+    lines = PAGE.read_text().split("\n")
+    begin = lines.index(HEAD[0])
+    end = next(i for i in range(begin, len(lines)) if not lines[i].startswith("|"))
+    return lines[:begin], lines[begin:end], lines[end:], re.search(r"nvcc (\d+\.\d+)", PAGE.read_text()).group(1)
+
+
+def check(lines, spills, nvcc):
+    before, written, after, written_by = committed()
+    release = re.search(r"release (\d+\.\d+)", output_of([nvcc, "--version"])).group(1)
+    differences = []
+    if release == written_by:
+        differences = list(difflib.unified_diff(written, lines, "docs/kernels.md", "nvcc", n=0, lineterm=""))
+    else:
+        print(f"kernel_table: docs/kernels.md is of nvcc {written_by}, and this is {release}: only spills are checked")
+    for line in spills + differences:
+        print(line, file=sys.stderr)
+    if differences:
+        print("kernel_table: docs/kernels.md is out of date: tools/kernel_table.py --write", file=sys.stderr)
+    sys.exit(1 if spills or differences else 0)
 
 
 def main():
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--reports", type=pathlib.Path)
     parser.add_argument("--arch", default="80,90a")
     parser.add_argument("--nvcc", default="nvcc")
     parser.add_argument("sources", nargs="*", type=pathlib.Path)
     given = parser.parse_args()
     sources = [path.resolve() for path in given.sources] or sorted(ROOT.glob("kernels/*/*.cu"))
-    compiled = ((source, architecture, kernels(compiler_report(given.nvcc, source, architecture)))
-                for source in sources for architecture in given.arch.split(","))
-    (print_json if given.json else print_table)(compiled)
+    compiled = []
+    for source in sources:
+        kept = kept_report(given.reports, source) if given.reports else None
+        for architecture in given.arch.split(","):
+            compiled += kernels(source, architecture, kept or compiler_report(given.nvcc, source, architecture))
+
+    if given.json:
+        return print_json(compiled)
+    lines, spills = table(compiled)
+    if given.check:
+        check(lines, spills, given.nvcc)
+    elif given.write:
+        before, _, after, _ = committed()
+        PAGE.write_text("\n".join(before + lines + after))
+    else:
+        print("\n".join(lines))
 
 
 if __name__ == "__main__":

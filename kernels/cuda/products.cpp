@@ -171,7 +171,8 @@ void Products::run(const kernels::Matmul& a) {
     return kernels::cast(Cuda{}, {sum.floats(), a.c, a.M * a.N, DType::f32, a.out}, gpu_.stream());
   }
   if (a.bias) product.set_bias(a.bias);
-  library_.check(launch(product, a.a, a.b, a.c, a.c, *product.algorithm), describe_product(a.M, a.N, a.K, a.in, a.out));
+  const cublasStatus_t status = launch(product, a.a, a.b, a.c, a.c, *product.algorithm);
+  if (status != CUBLAS_STATUS_SUCCESS) library_.check(status, describe_product(a.M, a.N, a.K, a.in, a.out));
   gpu_.launched(a);
 }
 
