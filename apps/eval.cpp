@@ -7,6 +7,7 @@
 #include "apps/common/evaluate.h"
 #include "apps/common/loaded_model.h"
 #include "apps/common/output.h"
+#include "apps/common/pretrained.h"
 #include "data/dataset.h"
 #include "data/multiple_choice.h"
 #include "engine/file.h"
@@ -16,7 +17,8 @@ using namespace nanovlm;
 namespace {
 
 struct Settings {
-  std::string checkpoint, tokenizer, results;
+  CheckpointOption model;
+  std::string tokenizer, results;
   std::vector<std::string> dataset;
   std::string split = "test", task = "vqa", dtype = "f32", compat = "none";
   DeviceOption device;
@@ -26,7 +28,7 @@ struct Settings {
 };
 
 void add_options(CommandLine& line, Settings& s) {
-  line.option("--checkpoint", s.checkpoint, "folder with config.json and model.safetensors").required();
+  s.model.add_to(line);
   line.option("--dataset", s.dataset, "folder or .jsonl file; several are put together").required();
   line.option("--split", s.split, "in a folder: which <split>.jsonl");
   line.option("--task", s.task, "vqa: exact answers; mmstar: letters; loss").one_of({"loss", "vqa", "mmstar"});
@@ -97,7 +99,7 @@ void write_results(const std::string& path, const RecordSource& source, const An
 
 nlohmann::ordered_json about(const Settings& s, const LoaderReport& loaded, double seconds) {
   return {{"task", s.task},
-          {"checkpoint", s.checkpoint},
+          {"checkpoint", s.model.name()},
           {"dataset", s.dataset},
           {"blind", s.blind},
           {"dtype", s.dtype},
@@ -154,7 +156,7 @@ void evaluate(const Settings& s) {
   std::vector<std::string> warnings;
   const Device device = s.device.open(warnings);
   note("eval", warnings);
-  const LoadedModel loaded = LoadedModel::load(s.checkpoint, s.tokenizer, device, dtype_of(s.dtype));
+  const LoadedModel loaded = LoadedModel::load(s.model.folder("eval"), s.tokenizer, device, dtype_of(s.dtype));
   note("eval", loaded.warnings);
   const EvaluationData data = data_of(s, loaded);
   if (!s.results.empty()) NewFile writable(s.results);  // or an hour's work could have nowhere to go

@@ -1,5 +1,4 @@
 // generate: what a model says about a picture. Flags and output are those of nanoVLM's generate.py.
-#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -8,6 +7,7 @@
 #include "apps/common/evaluate.h"
 #include "apps/common/loaded_model.h"
 #include "apps/common/output.h"
+#include "apps/common/pretrained.h"
 #include "data/image.h"
 
 using namespace nanovlm;
@@ -15,7 +15,8 @@ using namespace nanovlm;
 namespace {
 
 struct Settings {
-  std::string checkpoint, hf_model, image, tokenizer;
+  CheckpointOption model;
+  std::string image, tokenizer;
   std::string prompt = "What is this?", dtype = "f32";
   DeviceOption device;
   int64_t generations = 5, max_new_tokens = 20, top_k = 50, seed = 0;
@@ -28,8 +29,7 @@ struct Timing {
 };
 
 void add_options(CommandLine& line, Settings& s) {
-  line.option("--checkpoint", s.checkpoint, "folder with config.json and model.safetensors");
-  line.option("--hf_model", s.hf_model, "the same, where the folder is a local copy of a Hugging Face model");
+  s.model.add_to(line);
   line.option("--image", s.image, "the picture").required();
   line.option("--prompt", s.prompt, "the question");
   line.option("--generations", s.generations, "how many answers").in(1, 4096);
@@ -44,14 +44,6 @@ void add_options(CommandLine& line, Settings& s) {
   line.option("--dtype", s.dtype, "of products").one_of({"f32", "bf16"});
   s.device.add_to(line);
   line.flag("--json", s.json, "one JSON object on standard output");
-}
-
-std::string checkpoint_of(const Settings& s) {
-  if (!s.checkpoint.empty()) return s.checkpoint;
-  if (s.hf_model.empty()) throw UsageError("--checkpoint is required");
-  check(std::filesystem::is_directory(s.hf_model), "--hf_model ", s.hf_model,
-        ": expected a local folder, found none; models are not downloaded yet");
-  return s.hf_model;
 }
 
 Batch question(const Settings& s, const Image& picture, const LoadedModel& loaded, const Device& host) {
@@ -91,7 +83,7 @@ nlohmann::ordered_json to_json(const Settings& s, const std::vector<std::string>
 void generate_answers(const Settings& s) {
   const Stopwatch watch;
   Timing timing;
-  const std::string checkpoint = checkpoint_of(s);
+  const std::string checkpoint = s.model.folder("generate");
   const Image picture = read_image(s.image);
   std::vector<std::string> warnings;
   const Device device = s.device.open(warnings), host = Device::open("cpu");

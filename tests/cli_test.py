@@ -202,7 +202,7 @@ class Generate(Cli):
     def test_unsound_input(self):
         self.refused(["nowhere.png"], "generate", *self.arguments()[:-1], "nowhere.png")
         self.refused(["config.json"], "generate", "--json", "--checkpoint", self.folder, "--image", self.arguments()[-1])
-        self.refused(["lusxvr/nanoVLM-222M", "local folder"], "generate", "--hf_model", "lusxvr/nanoVLM-222M", "--image",
+        self.refused(["no-such-model", "local folder"], "generate", "--hf_model", "no-such-model", "--image",
                      self.arguments()[-1])  # fmt: skip
         too_large = ("--checkpoint", model("base"), "--tokenizer", TOKENIZER, "--image", self.arguments()[-1])
         self.refused(["512", "49152"], "generate", *too_large, "--json")

@@ -3,9 +3,26 @@
 #include <string>
 #include <vector>
 
+#include "apps/common/cli.h"
 #include "hub/hub.h"
 
 namespace nanovlm {
+
+// The checkpoint that a program loads, as its command line says it.
+class CheckpointOption {
+ public:
+  // --checkpoint (or what `local` says), --hf_model, --revision
+  void add_to(CommandLine& line, const std::string& local = "--checkpoint",
+              const std::string& help = "folder with config.json and model.safetensors");
+
+  const std::string& name() const { return checkpoint_.empty() ? hf_model_ : checkpoint_; }  // as it was given
+
+  // Where it is; what the cache lacks is downloaded. UsageError: neither is given.
+  std::string folder(const std::string& program) const;
+
+ private:
+  std::string local_ = "--checkpoint", checkpoint_, hf_model_, revision_ = "main";
+};
 
 // Shows how far a file is, on stderr; lives as long as the function.
 hub::Progress progress_line();
@@ -18,5 +35,16 @@ hub::Snapshot fetch_snapshot(const std::string& program, const std::string& name
 // the tokenizer where there is one.
 std::string pretrained_folder(const std::string& program, const std::string& name,
                               const std::string& revision = "main");
+
+// A README.md with which the Hub knows what the model is.
+std::string model_card(const std::string& repository);
+
+// Fails where push_to_hub would, as far as that is known without a network: for hours before there is something to
+// push.
+void check_can_push(const std::string& repository);
+
+// Uploads a checkpoint's config.json, model.safetensors, tokenizer.json where there is one, and a model card, unless
+// the folder has a README.md. Returns the repository's address.
+std::string push_to_hub(const std::string& checkpoint, const std::string& repository, bool is_private);
 
 }  // namespace nanovlm

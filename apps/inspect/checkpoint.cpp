@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/common/output.h"
+#include "apps/common/pretrained.h"
 #include "apps/inspect/sections.h"
 #include "engine/safetensors.h"
 #include "model/weights.h"
@@ -14,7 +15,7 @@ namespace nanovlm::inspect {
 namespace {
 
 struct Settings {
-  std::string path;
+  CheckpointOption model;
   bool json = false;
 };
 
@@ -75,14 +76,15 @@ nlohmann::ordered_json to_json(const SafetensorsFile& file, const std::vector<Li
 }
 
 void inspect_checkpoint(const Settings& s) {
-  const bool folder = std::filesystem::is_directory(s.path);
+  const std::string path = s.model.folder("inspect");
+  const bool folder = std::filesystem::is_directory(path);
   std::optional<VisionLanguageModel> model;
   if (folder) {
     std::vector<std::string> warnings;
-    model.emplace(load_checkpoint(s.path, Device::open("cpu"), warnings));
+    model.emplace(load_checkpoint(path, Device::open("cpu"), warnings));
     note("inspect", warnings);
   }
-  const SafetensorsFile file = SafetensorsFile::open(folder ? s.path + "/model.safetensors" : s.path);
+  const SafetensorsFile file = SafetensorsFile::open(folder ? path + "/model.safetensors" : path);
   std::vector<Line> lines;
   int64_t elements = 0, bytes = 0;
   for (const auto& [name, entry] : file.entries()) {
@@ -107,7 +109,7 @@ void add_checkpoint(CommandLine& line) {
   const auto s = std::make_shared<Settings>();
   CommandLine section = line.section("checkpoint", "the tensors of a file, or of a checkpoint and whether they fit",
                                      [s] { inspect_checkpoint(*s); });
-  section.option("PATH", s->path, "safetensors file, or folder with config.json and model.safetensors").required();
+  s->model.add_to(section, "PATH", "safetensors file, or folder with config.json and model.safetensors");
   section.flag("--json", s->json, "one JSON object on standard output");
 }
 

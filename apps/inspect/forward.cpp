@@ -6,6 +6,7 @@
 #include "apps/common/device_option.h"
 #include "apps/common/loaded_model.h"
 #include "apps/common/output.h"
+#include "apps/common/pretrained.h"
 #include "apps/inspect/sections.h"
 #include "data/batch_file.h"
 #include "engine/autograd.h"
@@ -15,7 +16,8 @@ namespace nanovlm::inspect {
 namespace {
 
 struct Settings {
-  std::string checkpoint, batch, out, dtype = "f32";
+  CheckpointOption model;
+  std::string batch, out, dtype = "f32";
   DeviceOption device;
   int64_t index = 0;
   bool gradients = false, dense = false, packed = false, json = false;
@@ -179,15 +181,15 @@ void inspect_forward(const Settings& s) {
   const Batch batch = file.read(s.index);
   std::vector<std::string> warnings;
   const Device device = s.device.open(warnings);
-  VisionLanguageModel model = load_checkpoint(s.checkpoint, device, warnings);
+  VisionLanguageModel model = load_checkpoint(s.model.folder("inspect"), device, warnings);
   note("inspect", warnings);
   const Result result = forward(model, batch, s);
   if (!s.out.empty()) write(s.out, result, device);
 
   if (s.json) {
-    nlohmann::ordered_json json = {{"checkpoint", s.checkpoint}, {"batch", s.batch},
-                                   {"dtype", s.dtype},           {"packed", s.packed},
-                                   {"loss", result.loss},        {"activations", to_json(result.activations)}};
+    nlohmann::ordered_json json = {
+        {"checkpoint", s.model.name()}, {"batch", s.batch},    {"dtype", s.dtype},
+        {"packed", s.packed},           {"loss", result.loss}, {"activations", to_json(result.activations)}};
     if (s.gradients)
       json.update({{"grad_norm", norm_of_all(result.gradients)}, {"gradients", to_json(result.gradients)}});
     return print_json(json);
@@ -205,7 +207,7 @@ void inspect_forward(const Settings& s) {
 void add_forward(CommandLine& line) {
   const auto s = std::make_shared<Settings>();
   CommandLine section = line.section("forward", "a forward pass, stage by stage", [s] { inspect_forward(*s); });
-  section.option("--checkpoint", s->checkpoint, "folder with config.json and model.safetensors").required();
+  s->model.add_to(section);
   section.option("--batch", s->batch, "safetensors with images or images_u8, input_ids, attention_mask if any, labels")
       .required();
   section.option("--index", s->index, "which batch, where the file holds several").in(0, 1e15);

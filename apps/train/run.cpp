@@ -9,6 +9,7 @@
 
 #include "apps/common/dataset_argument.h"
 #include "apps/common/loaded_model.h"
+#include "apps/common/pretrained.h"
 #include "data/survey.h"
 #include "model/weights.h"
 
@@ -26,9 +27,8 @@ std::string reference_name(const TrainConfig& train, int64_t samples) {
 
 VisionLanguageModel make_model(const RunConfig& config, const Device& device, std::vector<std::string>& warnings) {
   if (config.train.resume_from_vlm_checkpoint) {
-    VisionLanguageModel model(load_config(config.vlm.vlm_checkpoint_path, warnings), device);
-    load_weights(model, config.vlm.vlm_checkpoint_path + "/model.safetensors", warnings);
-    return model;
+    const std::string folder = pretrained_folder("train", config.vlm.vlm_checkpoint_path);
+    return load_checkpoint(folder, device, warnings);
   }
   VisionLanguageModel model(config.vlm, device);
   model.initialise(static_cast<uint64_t>(config.train.seed),
@@ -274,6 +274,18 @@ void Run::finish() {
   log_.write({{"summary", summary}});
   if (settings_.json) std::cout << summary.dump() << std::endl;
   say(text("Saved ", last));
+  push();
+}
+
+void Run::push() {
+  if (settings_.hub_repo.empty()) return;
+  const std::string checkpoint = settings_.out + (best_ ? "/best" : "/last");
+  say("Training complete. Pushing model to Hugging Face Hub...");
+  try {
+    say("Pushed to " + push_to_hub(checkpoint, settings_.hub_repo, settings_.hub_private));
+  } catch (const Error& error) {
+    fail(checkpoint, ": saved, but not pushed: ", error.what());
+  }
 }
 
 void Run::say(const std::string& line) {

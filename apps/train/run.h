@@ -35,6 +35,7 @@ class Run {
   void record(int64_t step, const StepResult& result, double tokens_per_second);
   void validate(int64_t step, double tokens_per_second);
   void end_epoch(int64_t step, Epoch& epoch);
+  void push();                        // to the Hugging Face Hub, where that was asked for
   void say(const std::string& line);  // on standard output, unless that is for JSON
 
   const Settings settings_;

@@ -1,5 +1,7 @@
 #include "apps/train/settings.h"
 
+#include "apps/common/pretrained.h"
+
 namespace nanovlm::training {
 
 void add_options(CommandLine& line, Settings& s) {
@@ -18,6 +20,9 @@ void add_options(CommandLine& line, Settings& s) {
   s.device.add_to(line);
   line.option("--out", s.out, "folder for the checkpoints and metrics.jsonl").required();
   line.option("--run_name", s.run_name, "else as nanoVLM names its runs");
+  line.option("--hub_repo", s.hub_repo,
+              "ORG/NAME on the Hugging Face Hub, to which the best model is pushed at the end");
+  line.flag("--hub_private", s.hub_private, "nobody else may see it, if it is created");
   line.flag("--json", s.json, "one JSON object on standard output at the end");
   for (const std::string& field : run_config_fields())
     line.option("--" + field, s.fields[field], "").in_group("Fields of the configuration");
@@ -25,6 +30,7 @@ void add_options(CommandLine& line, Settings& s) {
 
 RunConfig configuration(const Settings& s) {
   if (s.batches.empty() == s.train_dataset.empty()) throw UsageError("give either --train_dataset or --batches");
+  if (!s.hub_repo.empty()) check_can_push(s.hub_repo);
   std::map<std::string, std::string> given;
   for (const auto& [field, value] : s.fields)
     if (value) given[field] = *value;

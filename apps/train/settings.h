@@ -12,13 +12,13 @@
 namespace nanovlm::training {
 
 struct Settings {
-  std::string config, out, batches, tokenizer, run_name;
+  std::string config, out, batches, tokenizer, run_name, hub_repo;
   DeviceOption device;
   std::optional<std::string> checkpoint;
   std::vector<std::string> train_dataset;
   std::map<std::string, std::optional<std::string>> fields;  // of either configuration, as typed
   int64_t micro_batches_per_epoch = 0;
-  bool json = false;
+  bool hub_private = false, json = false;
 };
 
 void add_options(CommandLine& line, Settings& settings);
