@@ -65,7 +65,8 @@ awk 'NR % 201 == 1' "$out/answers.jsonl" >"$out/sample.jsonl"  # neighbours ask 
 "$python" tools/contact_sheet.py "$out/sample.jsonl" "$out/answers.png" >&2
 
 step "Asking it questions"
-picture=$(ls "$data"/images/test/*.png | head -n 1)
+pictures=("$data"/images/test/*.png)
+picture=${pictures[0]}
 for question in "what shape is in the image?" "what color is the shape?" "is there a red shape in the image?"; do
   "$bin/generate" --checkpoint "$out/last" --image "$picture" --prompt "$question" --greedy --generations 1 --max_new_tokens 8
 done
