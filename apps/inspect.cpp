@@ -6,6 +6,7 @@ int main(int argc, char** argv) {
   CommandLine line("inspect", "Shows what a model sees and does. Exit code 1 means that the input is unsound.");
   inspect::add_image(line);
   inspect::add_text(line);
+  inspect::add_data(line);
   inspect::add_batch(line);
   inspect::add_forward(line);
   inspect::add_checkpoint(line);

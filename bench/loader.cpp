@@ -1,18 +1,22 @@
-// bench/loader [--dataset PATH] [--tokenizer FILE] [--image_size 224] [--batch 64] [--workers 0,1,2]
+// bench/loader [--dataset PATH] [--tokenizer FOLDER] [--image_size 224] [--batch 64] [--workers 0,1,2]
+//              [--peer "python3 bench/peers/loader.py"]
 //
 // From records on disk to batches: each stage alone on one thread, then the whole loader. The pictures, without a
 // data set of one's own, are copies of one 640 x 480 JPEG. What bounds it is the decoder, then the resize; where the
 // pictures fit the cache, the tokenizer and the conversion to floats are left. A training step needs no more than batch
-// / step time.
+// / step time. With --peer, PyTorch's DataLoader on the same files with as many worker processes beside it.
 #include "data/loader.h"
 
 #include <CLI/CLI.hpp>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "bench/common/harness.h"
+#include "bench/common/peer.h"
 #include "data/dataset.h"
 
 using namespace nanovlm;
@@ -22,7 +26,7 @@ namespace fs = std::filesystem;
 namespace {
 
 struct Settings {
-  std::string dataset, tokenizer = NANOVLM_ASSETS "/tokenizer";
+  std::string dataset, tokenizer = NANOVLM_ASSETS "/tokenizer", peer;
   int64_t image_size = 224, batch = 64;
   std::vector<int> workers{0, 1, 2};
 };
@@ -80,6 +84,18 @@ class Bench {
     add("put a batch together", B, time([&] { plain.collate(samples, host); }));
   }
 
+  void compare(const std::string& peer) {
+    std::string command = text(peer, " --json --dataset ", settings_.dataset, " --tokenizer ", settings_.tokenizer,
+                               " --image_size ", settings_.image_size, " --batch ", settings_.batch, " --workers");
+    for (const int workers : settings_.workers) command += text(" ", workers);
+    const nlohmann::json rates = run_peer(command).at("samples_per_s");
+    for (const auto& [workers, rate] : rates.items())
+      report_.add({{"work", value("peer, " + workers + " workers")}, {"samples/s", value(rate.get<double>(), 0)}});
+    for (const int workers : settings_.workers)
+      report_.note(text("with ", workers, " workers ours gives ",
+                        rates_.at(workers) / rates.at(text(workers)).get<double>(), " times the peer's samples/s"));
+  }
+
   void whole(bool with_cache) {
     const auto collator = std::make_shared<VqaCollator>(text_, options(), with_cache ? cache_ : nullptr);
     for (const int workers : settings_.workers) {
@@ -88,8 +104,9 @@ class Bench {
         Loader loader = open(collator, workers);
         while (loader.next()) continue;
       });
-      add(text("loader, ", workers, " workers", with_cache ? ", pictures cached" : ""),
-          n_ / settings_.batch * settings_.batch, timing);
+      const int64_t samples = n_ / settings_.batch * settings_.batch;
+      add(text("loader, ", workers, " workers", with_cache ? ", pictures cached" : ""), samples, timing);
+      if (!with_cache) rates_[workers] = static_cast<double>(samples) / timing.median;
     }
   }
 
@@ -128,7 +145,8 @@ class Bench {
   const std::shared_ptr<const RecordSource> source_;
   const PromptTokenizer text_;
   const std::shared_ptr<PictureCache> cache_ = std::make_shared<PictureCache>(int64_t{1} << 30);
-  const int64_t n_;  // records of the data set that are used
+  const int64_t n_;              // records of the data set that are used
+  std::map<int, double> rates_;  // samples a second by number of workers, without the cache
 };
 
 }  // namespace
@@ -136,7 +154,8 @@ class Bench {
 int main(int argc, char** argv) try {
   Settings settings;
   Report report("loader");
-  report.app().add_option("--dataset", settings.dataset, "a .jsonl file or its folder (default: one made up)");
+  report.app().add_option("--dataset", settings.dataset, "a data set (default: one made up)");
+  report.app().add_option("--peer", settings.peer, "command to compare with; needs a folder with train.jsonl");
   report.app().add_option("--tokenizer", settings.tokenizer, "a tokenizer.json or its folder")->capture_default_str();
   report.app()
       .add_option("--image_size", settings.image_size, "side of the picture a model sees")
@@ -152,6 +171,7 @@ int main(int argc, char** argv) try {
   bench.stages();
   bench.whole(false);
   bench.whole(true);
+  if (!settings.peer.empty()) bench.compare(settings.peer);
   return report.finish();
 } catch (const std::exception& error) {
   std::fprintf(stderr, "bench/loader: %s\n", error.what());

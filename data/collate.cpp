@@ -68,6 +68,12 @@ Collator::Collator(PromptTokenizer text, const CollateOptions& options, std::sha
 }
 
 Sample Collator::prepare(const Record& record, const std::string& place) const {
+  Sample sample = prepare_text(record, place);
+  sample.picture = picture_of(record, place);
+  return sample;
+}
+
+Sample Collator::prepare_text(const Record& record, const std::string& place) const {
   if (record.texts.empty()) throw BadRecord(Fault::no_text, place + ": expected a turn, found none");
   Sample sample;
   sample.place = place;
@@ -80,7 +86,6 @@ Sample Collator::prepare(const Record& record, const std::string& place) const {
   } catch (const Error& error) {
     throw BadRecord(Fault::broken_record, text(place, ": ", error.what()));
   }
-  sample.picture = picture_of(record, place);
   return sample;
 }
 
@@ -92,8 +97,8 @@ std::shared_ptr<const Image> Collator::picture_of(const Record& record, const st
     return std::make_shared<Image>(Image{S, S, std::vector<uint8_t>(static_cast<size_t>(S) * S * 3)});
   }
   const Picture& source = record.images[0];
-  const bool cacheable = cache_ && source.bytes.empty();
-  const std::string key = cacheable ? source.folder + "/" + source.path : "";
+  const std::string key = source.bytes.empty() ? source.folder + "/" + source.path : place;
+  const bool cacheable = cache_ && !key.empty();
   if (cacheable)
     if (auto picture = cache_->find(key)) return picture;
 

@@ -37,6 +37,7 @@ struct CollateOptions {
 // A record, ready to be put in a batch.
 struct Sample {
   std::string place, question, answer;
+  int64_t row = -1;                      // of its source; a Loader fills it in
   std::shared_ptr<const Image> picture;  // image_size x image_size
   std::vector<int32_t> ids;              // what the model reads
   int64_t first_target = 0;              // ids from here on are to be predicted; ids.size(): none
@@ -53,6 +54,7 @@ class Collator {
 
   // May be called from several threads at once. BadRecord: the record can't be used.
   Sample prepare(const Record& record, const std::string& place) const;
+  Sample prepare_text(const Record& record, const std::string& place) const;  // the same without the picture
 
   // On `host`. All samples are this collator's.
   virtual Batch collate(std::span<const Sample> samples, const Device& host) const = 0;

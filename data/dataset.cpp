@@ -1,57 +1,117 @@
 #include "data/dataset.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <numeric>
 
+#include "data/dataset_files.h"
+#include "data/json_records.h"
+#include "data/parquet.h"
+#include "data/reference_order.h"
 #include "engine/random.h"
 
 namespace nanovlm {
 namespace {
-namespace fs = std::filesystem;
 
-// The file that a folder stands for.
-std::string file_in(const std::string& folder, const std::string& split) {
-  const fs::path wanted = fs::path(folder) / (split + ".jsonl");
-  if (fs::exists(wanted)) return wanted.string();
-  std::vector<std::string> found;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.path().extension() == ".jsonl") found.push_back(entry.path().string());
-  check(found.size() == 1, folder, ": expected ", split, ".jsonl or a single .jsonl file in it, found ", found.size(),
-        " .jsonl files");
-  return found[0];
-}
-
-std::unique_ptr<RecordSource> open_one(const std::string& path, const std::string& split) {
-  check(fs::exists(path), path, ": expected a data set, found nothing there");
-  const std::string file = fs::is_directory(path) ? file_in(path, split) : path;
-  check(fs::path(file).extension() == ".jsonl", file,
-        ": expected a .jsonl file or a folder with one, found a file of another kind");
-  auto source = std::make_unique<JsonLines>(file);
-  check(source->size() > 0, file, ": expected records, found none");
+std::unique_ptr<RecordSource> open_file(const std::string& path, const std::shared_ptr<PageCache>& pages) {
+  std::unique_ptr<RecordSource> source;
+  switch (dataset_kind(path)) {
+    case DatasetKind::json_lines:
+      source = std::make_unique<JsonLines>(path);
+      break;
+    case DatasetKind::json_array:
+      source = std::make_unique<JsonArray>(path);
+      break;
+    case DatasetKind::parquet:
+      source = open_parquet(path, pages);
+      break;
+    case DatasetKind::none:
+      fail(path, ": expected a .jsonl, .json or .parquet file, or a folder with one, found a file of another kind");
+  }
+  check(source->size() > 0, path, ": expected records, found none");
   return source;
 }
-}  // namespace
 
-std::shared_ptr<const RecordSource> open_dataset(const std::vector<std::string>& paths, const std::string& split) {
-  check(!paths.empty(), "data set: expected at least one path, found none");
-  std::vector<std::unique_ptr<RecordSource>> parts;
-  for (const auto& path : paths) parts.push_back(open_one(path, split));
-  if (parts.size() == 1) return std::move(parts[0]);
-  return std::make_shared<Concatenation>(std::move(parts));
+std::vector<int64_t> ordered_rows(int64_t rows, const SplitOptions& options) {
+  if (options.order == RowOrder::shuffled) return permutation(rows, options.seed);
+  if (options.order == RowOrder::reference) return numpy_permutation(rows, options.seed);
+  std::vector<int64_t> order(static_cast<size_t>(rows));
+  std::iota(order.begin(), order.end(), int64_t{0});
+  return order;
 }
 
-Split split_rows(int64_t rows, uint64_t seed, std::optional<int64_t> data_cutoff_idx, double val_ratio) {
+Split cut(int64_t rows, const SplitOptions& options) {
+  const double val_ratio = options.val_ratio;
   check(val_ratio >= 0 && val_ratio < 1, "val_ratio: expected a share from 0 to below 1, found ", val_ratio);
-  check(!data_cutoff_idx || *data_cutoff_idx > 0, "data_cutoff_idx: expected a positive number of rows, found ",
-        data_cutoff_idx.value_or(0));
-  Split split{permutation(rows, seed), {}};
-  const int64_t kept = std::min(rows, data_cutoff_idx.value_or(rows));
+  check(!options.data_cutoff_idx || *options.data_cutoff_idx > 0,
+        "data_cutoff_idx: expected a positive number of rows, found ", options.data_cutoff_idx.value_or(0));
+  const int64_t kept = std::min(rows, options.data_cutoff_idx.value_or(rows));
   const int64_t train = kept - static_cast<int64_t>(static_cast<double>(kept) * val_ratio);
   check(train > 0, "data set: expected rows to train on, found ", rows, " rows, of which none is left for it");
+  Split split{ordered_rows(rows, options), {}};
   split.validation.assign(split.train.begin() + train, split.train.begin() + kept);
   split.train.resize(static_cast<size_t>(train));
   return split;
+}
+
+// Each row as often as its weight says; of a fraction, a random share of the rows once more.
+std::vector<int64_t> weighted(const std::vector<int64_t>& rows, const Dataset& dataset, uint64_t seed) {
+  const auto& subsets = dataset.subsets();
+  if (std::all_of(subsets.begin(), subsets.end(), [](const Subset& s) { return s.weight == 1; })) return rows;
+  std::vector<int64_t> result;
+  Random random(seed, hash_of("weights"));
+  for (const int64_t row : rows) {
+    const double weight = dataset.subset_of(row).weight;
+    auto times = static_cast<int64_t>(weight);
+    times += random.uniform() < weight - static_cast<double>(times);
+    result.insert(result.end(), static_cast<size_t>(times), row);
+  }
+  return result;
+}
+}  // namespace
+
+Dataset::Dataset(std::vector<Part> parts) {
+  std::vector<std::unique_ptr<RecordSource>> files;
+  int64_t begin = 0;
+  for (Part& part : parts) {
+    int64_t rows = 0;
+    for (auto& file : part.files) {
+      rows += file->size();
+      files.push_back(std::move(file));
+    }
+    subsets_.push_back({part.name, part.weight, begin, rows});
+    begin += rows;
+  }
+  rows_ = std::make_unique<Concatenation>(std::move(files));
+}
+
+const Subset& Dataset::subset_of(int64_t row) const {
+  return *(std::upper_bound(subsets_.begin(), subsets_.end(), row,
+                            [](int64_t r, const Subset& subset) { return r < subset.begin; }) -
+           1);
+}
+
+std::shared_ptr<const Dataset> open_dataset(const std::vector<std::string>& names, const std::string& split,
+                                            const FetchDataset& fetch) {
+  check(!names.empty(), "data set: expected at least one path, found none");
+  const auto pages = make_page_cache();
+  std::vector<Dataset::Part> parts;
+  for (const std::string& name : names)
+    for (const DatasetFiles& found : find_dataset(name, split, fetch)) {
+      Dataset::Part& part = parts.emplace_back(Dataset::Part{found.name, found.weight, {}});
+      for (const std::string& file : found.files) part.files.push_back(open_file(file, pages));
+    }
+  return std::make_shared<const Dataset>(std::move(parts));
+}
+
+Split split_rows(const Dataset& dataset, const SplitOptions& options) {
+  Split split = cut(dataset.size(), options);
+  split.train = weighted(split.train, dataset, options.seed);
+  check(!split.train.empty(), "data set: expected rows to train on, but all have the weight 0");
+  return split;
+}
+
+Split split_rows(int64_t rows, uint64_t seed, std::optional<int64_t> data_cutoff_idx, double val_ratio) {
+  return cut(rows, {seed, data_cutoff_idx, val_ratio});
 }
 
 std::vector<int64_t> all_rows(const RecordSource& source) {

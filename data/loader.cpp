@@ -4,6 +4,7 @@
 #include <chrono>
 #include <limits>
 
+#include "data/reference_order.h"
 #include "engine/random.h"
 
 namespace nanovlm {
@@ -51,6 +52,11 @@ Loader::Loader(std::shared_ptr<const RecordSource> source, std::vector<int64_t> 
   check(from.epoch >= 0 && from.row >= 0 && from.row <= n, "loader: epoch ", from.epoch, ", row ", from.row,
         ": expected a place in epochs of ", n, " rows");
 
+  check(from.rows == 0 || (from.rows == n && from.seed == options_.seed), "loader: expected a position among ", n,
+        " rows with seed ", options_.seed, ", found one among ", from.rows, " with seed ", from.seed);
+  position_.rows = n;
+  position_.seed = options_.seed;
+
   const int64_t first = std::min(from.epoch, options_.epochs) * n + (from.epoch < options_.epochs ? from.row : 0);
   samples_ =
       std::make_unique<OrderedWorkers<Prepared>>(options_.workers, window_size(options_), options_.epochs * n - first,
@@ -68,6 +74,12 @@ int64_t Loader::batches_per_epoch() const {
   return options_.drop_last ? rows() / options_.batch_size : ceil_div(rows(), options_.batch_size);
 }
 
+std::vector<int64_t> Loader::order_of(int64_t epoch) const {
+  const uint64_t counted = options_.same_order_every_epoch ? 0 : static_cast<uint64_t>(epoch);
+  if (options_.reference_order) return torch_permutation(rows(), options_.seed + counted);
+  return permutation(rows(), options_.seed, counted + 1);  // stream 0 of a seed has shuffled the data set
+}
+
 // Rows are numbered through all epochs.
 int64_t Loader::row_at(int64_t index) {
   const int64_t epoch = index / rows();
@@ -76,11 +88,7 @@ int64_t Loader::row_at(int64_t index) {
   {
     const std::lock_guard lock(order_mutex_);
     auto& slot = orders_[options_.same_order_every_epoch ? 0 : epoch];
-    if (!slot) {
-      // Stream 0 of a seed has shuffled the data set.
-      const uint64_t stream = options_.same_order_every_epoch ? 1 : static_cast<uint64_t>(epoch) + 1;
-      slot = std::make_shared<const std::vector<int64_t>>(permutation(rows(), options_.seed, stream));
-    }
+    if (!slot) slot = std::make_shared<const std::vector<int64_t>>(order_of(epoch));
     order = slot;
     while (orders_.size() > 2) orders_.erase(orders_.begin());
   }
@@ -90,7 +98,9 @@ int64_t Loader::row_at(int64_t index) {
 Loader::Prepared Loader::prepare(int64_t index) {
   const int64_t row = row_at(index);
   try {
-    return collator_->prepare(source_->read(row), source_->place(row));
+    Sample sample = collator_->prepare(source_->read(row), source_->place(row));
+    sample.row = row;
+    return sample;
   } catch (const BadRecord& bad) {
     return Skip{bad.fault, bad.what()};
   }
@@ -117,10 +127,11 @@ void Loader::end_epoch() {
   check(epoch_batches_ > 0 || epoch_first_row_ > 0, "loader: ", rows(), " records gave no batch of ",
         options_.batch_size, ": ", assembled_.text());
   // A data set smaller than the window is judged as a whole.
-  check(static_cast<double>(bad_in_window_) <= options_.max_bad_share * static_cast<double>(window_.size()), "loader: ",
-        bad_in_window_, " of ", window_.size(), " records are bad, but at most ", options_.max_bad_share * 100,
-        " % may be; so far ", assembled_.text());
-  position_ = {position_.epoch + 1, 0};
+  check(static_cast<double>(bad_in_window_) <= options_.max_bad_share * static_cast<double>(window_.size()),
+        "loader: ", bad_in_window_, " of ", window_.size(), " records are bad, but at most ",
+        options_.max_bad_share * 100, " % may be; so far ", assembled_.text());
+  ++position_.epoch;
+  position_.row = 0;
   epoch_first_row_ = epoch_batches_ = 0;
   window_.clear();  // the next epoch meets the same bad records again
   bad_in_window_ = 0;

@@ -26,6 +26,7 @@ struct LoaderOptions {
   bool shuffle = true;
   uint64_t seed = 0;
   bool same_order_every_epoch = false;  // as the reference, whose sampler is never told the epoch
+  bool reference_order = false;         // shuffle as torch's DistributedSampler: data/reference_order.h
   bool drop_last = true;                // rows at the end of an epoch that don't fill a batch are left out
   bool skip_without_target = true;      // batches in which no label counts; else delivered, and their loss is NaN
   int workers = 2;                      // 0: everything is done in next()
@@ -34,16 +35,20 @@ struct LoaderOptions {
   int64_t bad_window = 1000;
 };
 
-// Where a loader stands: rows of the epoch that were used up. With the options and the rows it is the whole state.
+// Where a loader stands: with its options and rows, the whole state. A loader that begins here delivers what that one
+// would have delivered next, without reading what came before.
 struct LoaderPosition {
-  int64_t epoch = 0, row = 0;
+  int64_t epoch = 0, row = 0;  // rows of the epoch that were used up
+  // What it was a position in. A loader with another seed or another number of rows refuses it; rows 0: not known.
+  uint64_t seed = 0;
+  int64_t rows = 0;
   bool operator==(const LoaderPosition&) const = default;
 };
 
 struct LoadedBatch {
   Batch batch;
   std::vector<Sample> samples;  // what it was made of
-  LoaderPosition position;      // after it: a loader that begins here delivers what comes next
+  LoaderPosition position;      // after it
   int64_t targets = 0;          // labels that count; of a VqaCollator
   double wait_seconds = 0;      // how long next() took
 };
@@ -65,7 +70,8 @@ struct LoaderReport {
 
 class Loader {
  public:
-  // `rows` of `source`, in this order where shuffle is off. Error: no rows, or fewer than a batch with drop_last.
+  // `rows` of `source`, in this order where shuffle is off. Error: no rows, or fewer than a batch with drop_last; a
+  // position that is not one of this loader's.
   Loader(std::shared_ptr<const RecordSource> source, std::vector<int64_t> rows,
          std::shared_ptr<const Collator> collator, const LoaderOptions& options, LoaderPosition from = {});
   ~Loader();
@@ -88,6 +94,7 @@ class Loader {
     LoaderReport report;
   };
 
+  std::vector<int64_t> order_of(int64_t epoch) const;
   int64_t row_at(int64_t index);
   Prepared prepare(int64_t index);
   Item assemble();

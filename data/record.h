@@ -8,8 +8,6 @@
 
 #include "data/image.h"
 #include "engine/error.h"
-#include "engine/file.h"
-#include "engine/json.h"
 
 namespace nanovlm {
 
@@ -56,29 +54,8 @@ class RecordSource {
   virtual std::string place(int64_t row) const = 0;  // for messages: "train.jsonl:17"
 };
 
-// One record:
-//   {"images": [PICTURE, ...], "texts": [{"user": ..., "assistant": ..., "source": ...}, ...]}    the_cauldron
-//   {"image": PICTURE, "question": ..., "answer": ...}                                            MMStar, as one turn
-// where PICTURE is a path below `folder`, or {"path": ...} or {"bytes": BASE64}. Other keys are ignored. BadRecord.
-Record parse_record(const JsonValue& value, const std::string& folder);
-
 // The bytes of its file; BadRecord if they can't be had. `place` is for messages.
 std::vector<uint8_t> picture_bytes(const Picture& picture, const std::string& place, const ImageLimits& limits = {});
-
-// A file with one record a line, pictures by paths relative to its folder. Lines are found once, when it is opened, and
-// then read by position.
-class JsonLines : public RecordSource {
- public:
-  explicit JsonLines(const std::string& path);
-  int64_t size() const override { return static_cast<int64_t>(begins_.size()) - 1; }
-  Record read(int64_t row) const override;
-  std::string place(int64_t row) const override;
-
- private:
-  File file_;
-  std::string folder_;           // canonical
-  std::vector<int64_t> begins_;  // of each line, and the end of the last
-};
 
 // Several sources, one after the other.
 class Concatenation : public RecordSource {

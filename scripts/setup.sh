@@ -10,7 +10,7 @@ packages=(
   libcurl4-openssl-dev libssl-dev ca-certificates               # the Hugging Face Hub
   libboost-context-dev                                          # fibers of the simt device
   catch2                                                        # tests
-  python3 python3-pip python3-pil fonts-dejavu-core             # the small tools that draw
+  python3 python3-pip python3-venv python3-pil fonts-dejavu-core             # the small tools that draw
 )
 
 missing=()
@@ -23,6 +23,13 @@ if [ "${#missing[@]}" -gt 0 ]; then
   [ "$(id -u)" = 0 ] || as_root=(sudo)
   "${as_root[@]}" apt-get update -qq
   DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+fi
+
+# Arrow, which reads Parquet files: the distribution has none, but the pyarrow wheel brings its headers and libraries.
+if ! ls .venv/lib/python3*/site-packages/pyarrow/libarrow.so.2[56]00 >/dev/null 2>&1; then
+  echo "setup: installing pyarrow into .venv" >&2
+  { /usr/bin/python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check 'pyarrow>=25,<27'; } >&2 ||
+    echo "setup: pyarrow can't be installed: the programs will not read .parquet files" >&2
 fi
 
 # The distribution's Python has Pillow; another python3 on PATH may not.

@@ -399,6 +399,39 @@ class InspectBatch(Cli):
                      99)  # fmt: skip
 
 
+class InspectData(Cli):
+    def test_counts(self):
+        data = self.dataset()
+        result = self.json("inspect", "data", data, "--tokenizer", TOKENIZER, "--image_size", 8)
+        counts = result["all"]
+        self.assertEqual((counts["records"], counts["samples"]), (13, 12))
+        self.assertEqual(counts["broken"], {"no picture": 1})
+        self.assertEqual(counts["duplicates"], 10)
+        self.assertEqual(counts["labels"], 24)  # the answer and the end token
+        self.assertEqual(counts["without_loss"], 0)
+        self.assertEqual(sorted(result["sources"]), [data, "test"])
+        self.assertIn("13", result["first_broken"][0]["message"])
+        short = self.json("inspect", "data", data, "--tokenizer", TOKENIZER, "--max_length", 3, "--text_only")
+        self.assertEqual(short["all"]["without_loss"], 13)
+        self.assertEqual(short["all"]["labels"], 0)
+
+    def test_text_and_sheet(self):
+        text = self.done("inspect", "data", self.dataset(), "--image_size", 8, "--sheet", self.path("sheet"))
+        self.assertIn("broken: 1 no picture", text)
+        with open(self.path("sheet/samples.jsonl"), encoding="utf-8") as lines:
+            samples = [json.loads(line) for line in lines]
+        self.assertEqual(len(samples), 12)
+        for sample in samples:
+            kinds = [kind for _, kind in sample["tokens"]]
+            self.assertEqual(kinds, ["read"] * (len(kinds) - 2) + ["learnt"] * 2)
+            self.assertTrue(os.path.exists(os.path.join(self.path("sheet"), sample["image"])))
+
+    def test_unsound_input(self):
+        self.refused(["found no file"], "inspect", "data", self.path("none"))
+        broken = self.write("broken.json", "{}")
+        self.refused(["expected an array of records"], "inspect", "data", broken)
+
+
 class InspectForward(Cli):
     def forward(self, name, *arguments):
         return self.json("inspect", "forward", "--checkpoint", model(name), "--batch", model(name, "batch.safetensors"),

@@ -1,5 +1,6 @@
 // Records from JSON Lines: both schemas, every kind of broken line, hostile picture paths, and how rows are split.
 #include "data/dataset.h"
+#include "data/json_records.h"
 
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
@@ -70,6 +71,78 @@ TEST_CASE("a record of MMStar is one turn about one picture") {
   REQUIRE(record.texts.size() == 1);
   CHECK(record.texts[0].user == "Which?\nOptions: A: x");
   CHECK(record.texts[0].assistant == "A");
+}
+
+TEST_CASE("a conversation of LLaVA or ShareGPT is turns about its pictures") {
+  const Folder folder;
+  const auto record_of = [&](const std::string& json) { return JsonLines(folder.write("r.jsonl", json)).read(0); };
+  const Record llava = record_of(
+      R"({"id": 1, "image": "a/b.jpg", "conversations": [{"from": "human", "value": "<image>\nWhat is it?"},)"
+      R"( {"from": "gpt", "value": "A cat."}, {"from": "human", "value": "Sure?\n<image>"}, {"from": "gpt", "value": "Yes"}]})");
+  REQUIRE(llava.images.size() == 1);
+  CHECK(llava.images[0].path == "a/b.jpg");
+  REQUIRE(llava.texts.size() == 2);
+  CHECK(llava.texts[0].user == "What is it?");
+  CHECK(llava.texts[0].assistant == "A cat.");
+  CHECK(llava.texts[1].user == "Sure?");
+  CHECK(llava.texts[1].assistant == "Yes");
+
+  const Record chat = record_of(
+      R"({"images": ["1.png", "2.png"], "messages": [{"role": "system", "content": "Be brief."},)"
+      R"( {"role": "user", "content": "Left <image> or <image>?"}, {"role": "assistant", "content": "Left"}]})");
+  CHECK(chat.images.size() == 2);
+  REQUIRE(chat.texts.size() == 1);
+  CHECK(chat.texts[0].user == "Be brief.\nLeft  or ?");
+  CHECK(record_of(R"({"image": ["1.png", "2.png"], "conversations": [{"from": "human", "value": "q"},)"
+                  R"( {"from": "gpt", "value": "a"}]})")
+            .images.size() == 2);
+  CHECK(record_of(R"({"conversations": [{"from": "user", "value": "q"}, {"from": "assistant", "value": "a"}]})")
+            .images.empty());
+
+  const auto refusal = [&](const std::string& turns) {
+    return refusal_of([&] { record_of(R"({"conversations": [)" + turns + "]}"); }).message;
+  };
+  CHECK(
+      refusal(R"({"from": "gpt", "value": "a"})").ends_with("[0].from: expected a question, found the string \"gpt\""));
+  CHECK(refusal(R"({"from": "human", "value": "a"}, {"from": "human", "value": "b"})")
+            .ends_with("[1].from: expected an answer to the question before, found the string \"human\""));
+  CHECK(refusal(R"({"from": "human", "value": "a"})").ends_with("expected an answer to the last question, found none"));
+  CHECK(refusal(R"({"from": "human"})").find("[0]") != std::string::npos);
+}
+
+TEST_CASE("records of an array are found without reading it whole") {
+  const Folder folder;
+  const std::string strange = R"({"texts":[{"user":"] } , \" \\","assistant":"[[{{"}]})";
+  const std::string path =
+      folder.write("r.json", "\n [ " + line_of(0) + " ,\t" + strange + "," + line_of(2) + ", 7]\n");
+  const JsonArray source(path);
+  REQUIRE(source.size() == 4);
+  CHECK(source.read(0).texts[0].user == "q0");
+  CHECK(source.read(1).texts[0].user == "] } , \" \\");
+  CHECK(source.read(1).texts[0].assistant == "[[{{");
+  CHECK(source.read(2).texts[0].user == "q2");
+  CHECK(source.place(2) == path + ": record 2");
+  CHECK(refusal_of([&] { source.read(3); }).message == path + ": record 3: $: expected an object, found 7");
+  CHECK(JsonArray(folder.write("none.json", "[]")).size() == 0);
+
+  // Longer than the block in which records are looked for.
+  std::string many = "[";
+  int rows = 0;
+  for (; many.size() < (9u << 20); ++rows)
+    many += text(rows ? "," : "", R"({"texts":[{"user":")", rows, " ",
+                 std::string(static_cast<size_t>(rows % 977), 'x'), R"(","assistant":"a"}]})");
+  const JsonArray large(folder.write("many.json", many + "]"));
+  REQUIRE(large.size() == rows);
+  for (int row : {0, 1, rows / 2, rows - 1})
+    CHECK(large.read(row).texts[0].user.starts_with(std::to_string(row) + " "));
+
+  const auto refusal = [&](const std::string& bytes) {
+    return message_of([&] { JsonArray(folder.write("bad.json", bytes)); });
+  };
+  for (const char* cut : {"", "[", "[{\"a\": \"]", "[{}"})
+    CHECK(refusal(cut).find("expected an array") != std::string::npos);
+  CHECK(refusal("{\"a\": 1}") == folder.file("bad.json") + ": byte 0: expected an array of records, found \"{\"");
+  CHECK(refusal("[{}] x") == folder.file("bad.json") + ": byte 5: expected nothing behind the array, found more");
 }
 
 TEST_CASE("lines are found whatever their ends and lengths") {
@@ -242,12 +315,16 @@ TEST_CASE("what is no data set is refused by name") {
   folder.write("two/b.jsonl", line_of(0));
   folder.write("other.txt", line_of(0));
   const auto refusal = [](const std::string& path) { return message_of([&] { open_dataset({path}); }); };
-  CHECK(refusal(folder.file("no")) == folder.file("no") + ": expected a data set, found nothing there");
+  CHECK(refusal(folder.file("no")) ==
+        folder.file("no") + ": expected a data set, found no file and no folder of this name");
   CHECK(refusal(folder.file("empty.jsonl")) == folder.file("empty.jsonl") + ": expected records, found none");
   CHECK(refusal(folder.file("two")) ==
-        folder.file("two") + ": expected train.jsonl or a single .jsonl file in it, found 2 .jsonl files");
+        folder.file("two") +
+            ": expected train.jsonl, train.json, train.parquet, train-*.parquet or a single such file in "
+            "it, found 2 files");
   CHECK(refusal(folder.file("other.txt")) ==
-        folder.file("other.txt") + ": expected a .jsonl file or a folder with one, found a file of another kind");
+        folder.file("other.txt") +
+            ": expected a .jsonl, .json or .parquet file, or a folder with one, found a file of another kind");
   CHECK(message_of([] { open_dataset({}); }) == "data set: expected at least one path, found none");
 }
 

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "data/dataset.h"
+#include "data/reference_order.h"
 #include "tests/support/messages.h"
 
 using namespace nanovlm;
@@ -120,6 +121,7 @@ TEST_CASE("batches hold what the collator makes of their rows") {
   CHECK(labels == batch->targets);
   CHECK(batch->wait_seconds > 0);
   CHECK(batch->samples[2].place == "rows:3");
+  CHECK(batch->samples[2].row == 2);
 }
 
 TEST_CASE("an epoch visits every row once, in an order of its own") {
@@ -139,6 +141,20 @@ TEST_CASE("an epoch visits every row once, in an order of its own") {
   Loader same = loader_of(source, {.batch_size = 8, .epochs = 2, .seed = 3, .same_order_every_epoch = true});
   CHECK(epoch_of(same).rows() == first.rows());
   CHECK(epoch_of(same).rows() == first.rows());
+}
+
+TEST_CASE("the reference's order is that of its sampler, which is told the epoch only if asked for") {
+  const auto source = std::make_shared<Rows>(40);
+  LoaderOptions options{
+      .batch_size = 40, .epochs = 2, .same_order_every_epoch = true, .reference_order = true, .workers = 0};
+  Loader fixed = loader_of(source, options);
+  CHECK(epoch_of(fixed).rows() == torch_permutation(40, 0));
+  CHECK(epoch_of(fixed).rows() == torch_permutation(40, 0));
+  options.same_order_every_epoch = false;
+  options.seed = 5;
+  Loader told = loader_of(source, options);
+  CHECK(epoch_of(told).rows() == torch_permutation(40, 5));
+  CHECK(epoch_of(told).rows() == torch_permutation(40, 6));
 }
 
 TEST_CASE("the rows left over at the end of an epoch are dropped or make a smaller batch") {
@@ -284,6 +300,10 @@ TEST_CASE("without a usable record there is an error, not an empty epoch") {
         "loader: expected records, found none");
   CHECK(message_of([&] { loader_of(source, {.batch_size = 0}); }).starts_with("loader: batch size 0"));
   CHECK(message_of([&] { loader_of(source, {}, {0, 4}); }).starts_with("loader: epoch 0, row 4"));
+  CHECK(message_of([&] {
+          loader_of(source, {}, {0, 1, 7, 3});
+        }) == "loader: expected a position among 3 rows with seed 0, found one among 3 with seed 7");
+  CHECK(message_of([&] { loader_of(source, {}, {0, 1, 0, 4}); }).starts_with("loader: expected a position among 3"));
 }
 
 TEST_CASE("a batch without a label that counts is left out, unless asked for") {

@@ -102,6 +102,30 @@ class Train(unittest.TestCase):
                     for norm, expected in zip(norms, golden["per_step"]["grad_norm_before_clipping"], strict=True):
                         self.assertAlmostEqual(norm / expected, 1, delta=1e-3)
 
+    def test_a_run_from_parquet_equals_nanovlm_s(self):
+        with open(os.path.join(FIXTURES, "e2e-v1", "fp32.json")) as file:
+            golden = json.load(file)
+        arguments = ["--train_dataset", os.path.join(FIXTURES, "data", "cauldron.parquet"), "--tokenizer",
+                     os.path.join(FIXTURES, "tokenizer", "tiny"), "--checkpoint", os.path.join(FIXTURES, "e2e-v1", "init"),
+                     "--compat", "nanovlm-v1", "--dense", "true", "--dtype", "f32", "--out", self.path("out")]
+        for field in ("batch_size", "epochs", "val_ratio", "max_grad_norm", "lr_mp", "lr_backbones"):
+            arguments += ["--" + field, str(golden[field])]
+        result = subprocess.run([os.path.join(BIN, "train"), *arguments], capture_output=True, text=True, timeout=300)
+        if "without Arrow" in result.stderr:
+            self.skipTest("this build has no Arrow")
+        self.assertEqual(result.returncode, 0, result.stderr[-2000:])
+        losses = [line["batch_loss"] for line in self.metrics(self.path("out")) if "batch_loss" in line]
+        expected = [entry["batch_loss"] for entry in golden["log"] if "batch_loss" in entry]
+        for loss, reference in zip(losses, expected, strict=True):
+            self.assertAlmostEqual(loss / reference, 1, delta=5e-3)
+
+    def test_a_run_that_would_learn_nothing_does_not_start(self):
+        self.write_data()
+        arguments = self.data_arguments("out", "--lm_max_length", "8", "--TOTAL_SEQUENCE_LENGTH", "9")
+        line = self.run_train(*arguments, code=1).stderr.strip().splitlines()[-1]
+        self.assertIn("32 of 32 samples carry no loss", line)
+        self.assertIn("lm_max_length 8", line)
+
     def test_a_data_set_is_learned_and_the_same_bits_come_twice(self):
         self.write_data()
         for out in ("a", "b"):

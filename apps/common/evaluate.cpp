@@ -45,20 +45,6 @@ std::string kind_of(const std::string& answer) {
   return digits && !lower.empty() ? "number" : "other";
 }
 
-// Finds the rows of samples that come in the data's order, some of it left out.
-class RowFinder {
- public:
-  explicit RowFinder(const EvaluationData& data) : data_(data) {}
-  int64_t operator()(const std::string& place) {
-    while (data_.source->place(data_.rows.at(next_)) != place) ++next_;
-    return data_.rows[next_++];
-  }
-
- private:
-  const EvaluationData& data_;
-  size_t next_ = 0;
-};
-
 // How often each answer is given.
 class Commonest {
  public:
@@ -121,7 +107,6 @@ AnswersResult evaluate_answers(const VisionLanguageModel& model, const Evaluatio
                                const AnswerRule& rule, GenerateOptions generation, const EvaluationOptions& options) {
   generation.dtype = options.dtype;
   AnswersResult result;
-  RowFinder row_of(data);
   result.loaded = for_each_batch(data, options, [&](const LoadedBatch& loaded) {
     const auto texts = generate(model, loaded.batch, generation);
     // Another seed for every batch: sequence s of each draws from the same stream.
@@ -130,7 +115,7 @@ AnswersResult evaluate_answers(const VisionLanguageModel& model, const Evaluatio
       const Sample& sample = loaded.samples[b];
       const std::string prediction = trimmed(text_of(tokenizer, texts[b]));
       result.answers.push_back(
-          {row_of(sample.place), sample.question, prediction, sample.answer, rule(prediction, sample.answer)});
+          {sample.row, sample.question, prediction, sample.answer, rule(prediction, sample.answer)});
     }
   });
   check(!result.answers.empty(), "evaluation: expected questions, found none: ", result.loaded.text());

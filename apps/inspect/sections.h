@@ -14,6 +14,7 @@ void add_batch(CommandLine& line);
 void add_forward(CommandLine& line);
 void add_checkpoint(CommandLine& line);
 void add_config(CommandLine& line);
+void add_data(CommandLine& line);
 
 // Euclidean norm, summed in fp64.
 double norm_of(const std::vector<float>& values);

@@ -1,0 +1,88 @@
+// bench/dataset --dataset PATH... [--rows 200] [--seed 0]
+//
+// How long a data set takes to open, and any row of it to be reached: rows in random order, then the same number one
+// after the other. Bytes of pictures are read, not decoded. What bounds a random row is the page that holds it: a page
+// is decompressed as a whole, and with it a dictionary where the page refers to one (tools/make_parquet.py writes what
+// to try). Memory is the process's peak.
+#include "data/dataset.h"
+
+#include <sys/resource.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+
+#include "bench/common/harness.h"
+#include "engine/random.h"
+
+using namespace nanovlm;
+using namespace nanovlm::bench;
+
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+int64_t peak_resident_mib() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss / 1024;
+}
+
+void add(Report& report, const std::string& work, std::vector<double> seconds, int64_t bytes) {
+  const double all = std::accumulate(seconds.begin(), seconds.end(), 0.0);
+  std::sort(seconds.begin(), seconds.end());
+  const auto at = [&](double q) { return seconds[static_cast<size_t>(q * static_cast<double>(seconds.size() - 1))]; };
+  report.add({{"work", value(work)},
+              {"rows", value(static_cast<int64_t>(seconds.size()))},
+              {"median ms", milliseconds(at(0.5))},
+              {"p99 ms", milliseconds(at(0.99))},
+              {"worst ms", milliseconds(seconds.back())},
+              {"rows/s", value(static_cast<double>(seconds.size()) / all, 0)},
+              {"MB/s", value(static_cast<double>(bytes) / all * 1e-6, 0)},
+              {"peak MiB", value(peak_resident_mib())}});
+}
+
+void read_rows(Report& report, const std::string& work, const Dataset& data, const std::vector<int64_t>& rows) {
+  std::vector<double> seconds;
+  int64_t bytes = 0;
+  for (const int64_t row : rows) {
+    const auto start = std::chrono::steady_clock::now();
+    const Record record = data.read(row);
+    seconds.push_back(seconds_since(start));
+    require(!record.texts.empty(), text("row ", row, " has a turn"));
+    for (const Picture& picture : record.images) bytes += static_cast<int64_t>(picture.bytes.size());
+  }
+  add(report, work, std::move(seconds), bytes);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  std::vector<std::string> names;
+  int64_t n = 200;
+  uint64_t seed = 0;
+  Report report("dataset");
+  report.app().add_option("--dataset", names, "files, folders, patterns")->required();
+  report.app().add_option("--rows", n, "that are read in each order")->capture_default_str();
+  report.app().add_option("--seed", seed, "of the random order")->capture_default_str();
+  int exit_code = 0;
+  if (!report.parse(argc, argv, exit_code)) return exit_code;
+
+  const auto start = std::chrono::steady_clock::now();
+  const auto data = open_dataset(names);
+  add(report, "open", {seconds_since(start)}, 0);
+  report.note(text(data->size(), " rows"));
+  std::vector<int64_t> rows = permutation(data->size(), seed);
+  rows.resize(static_cast<size_t>(std::min(n, data->size())));
+  read_rows(report, "random rows", *data, rows);
+  const int64_t first = (data->size() - static_cast<int64_t>(rows.size())) / 2;
+  std::iota(rows.begin(), rows.end(), first);
+  read_rows(report, "rows in order", *data, rows);
+  return report.finish();
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "bench/dataset: %s\n", error.what());
+  return 1;
+}

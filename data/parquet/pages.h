@@ -1,0 +1,105 @@
+// A Parquet file's leaf columns, row by row. Arrow's own readers begin at a row group's first row; here a row's page is
+// found first, and only that one is decoded.
+#pragma once
+#include <array>
+#include <functional>
+#include <future>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string_view>
+#include <vector>
+
+#include <parquet/file_reader.h>
+
+#include "engine/file.h"
+
+namespace nanovlm {
+
+// One place in a list, or the only value of a column that is no list.
+struct ParquetSlot {
+  bool in_list;            // false: the list is empty or null
+  bool present;            // false: null
+  std::string_view value;  // lives as long as the page it came from
+};
+
+struct ParquetPage;
+
+// What a row has in one leaf column.
+struct ParquetCell {
+  std::vector<ParquetSlot> slots;
+  std::vector<std::shared_ptr<const ParquetPage>> pages;  // hold the values
+};
+
+class PageCache {
+ public:
+  using Page = std::shared_ptr<const ParquetPage>;
+  using Key = std::array<int64_t, 3>;  // file, leaf and row group, page
+
+  explicit PageCache(int64_t max_bytes) : max_bytes_(max_bytes) {}
+
+  // The page of this key. Where it is not kept, make() is called once, however many threads ask for it.
+  Page get(const Key& key, const std::function<Page()>& make);
+
+  int64_t next_file();  // a number for a file, to be its first part of a key
+
+ private:
+  struct Entry {
+    std::shared_future<Page> page;
+    int64_t bytes = 0;  // 0: being made
+    std::list<Key>::iterator use;
+  };
+  void trim();
+
+  const int64_t max_bytes_;
+  std::mutex mutex_;
+  std::map<Key, Entry> entries_;
+  std::list<Key> uses_;  // of the finished entries; the latest comes first
+  int64_t bytes_ = 0, files_ = 0;
+};
+
+class ParquetPages {
+ public:
+  // Error: the file is no Parquet file, or its row groups can't be where its footer says.
+  ParquetPages(const std::string& path, std::shared_ptr<PageCache> cache);
+  ~ParquetPages();
+
+  const parquet::FileMetaData& metadata() const { return *metadata_; }
+  const std::string& path() const { return file_->path(); }
+
+  // Row `row` of a row group, in the leaf column of this number, which must hold byte arrays and have at most one list
+  // around it. May be called from several threads at once. Error: the column can't be decoded.
+  ParquetCell read(int group, int leaf, int64_t row) const;
+
+ private:
+  struct PageRange {
+    int64_t offset, bytes;  // in the file, header included
+    int64_t first_row = 0;  // that begins in it
+  };
+  // The pages of a leaf column in a row group.
+  struct Directory {
+    int64_t dictionary_offset = 0, dictionary_bytes = 0;  // 0: there is none
+    std::vector<PageRange> pages;
+    bool rows_end_with_pages = true;  // else a row may go on in the next page
+  };
+
+  std::shared_ptr<const Directory> directory(int group, int leaf) const;
+  Directory build_directory(int group, int leaf) const;
+  bool read_offset_index(int group, int leaf, Directory& directory) const;
+  void walk_pages(int group, int leaf, int64_t end, Directory& directory) const;
+  PageCache::Page page(int group, int leaf, const Directory& directory, size_t index) const;
+  PageCache::Page decode(int group, int leaf, const Directory& directory, const PageRange& range) const;
+  void check_ranges() const;
+
+  std::shared_ptr<const File> file_;
+  const std::shared_ptr<PageCache> cache_;
+  const int64_t id_;
+  std::unique_ptr<parquet::ParquetFileReader> reader_;
+  std::shared_ptr<parquet::FileMetaData> metadata_;
+
+  mutable std::mutex mutex_;
+  mutable std::map<std::pair<int, int>, std::shared_ptr<const Directory>> directories_;  // by group and leaf
+};
+
+}  // namespace nanovlm
