@@ -409,6 +409,60 @@ class Upload(HubTest):
         self.check_snapshot(found, expected={**FILES, ".gitattributes": b"*.safetensors filter=lfs\n"})
 
 
+class Programs(HubTest):
+    """What uses hub/: models by name, and the push at the end of training."""
+
+    MODEL = os.path.join(ROOT, "tests", "fixtures", "tiny-v1", "base")
+    TRAIN = os.path.join(ROOT, "tests", "fixtures", "train-v1")
+    TOKENIZER = os.path.join(ROOT, "tests", "fixtures", "tokenizer", "tiny", "tokenizer.json")
+    PICTURE = os.path.join(ROOT, "tests", "fixtures", "images", "files", "png-112x112.png")
+
+    def add_model(self):
+        files = {}
+        for name, path in (("config.json", self.MODEL), ("model.safetensors", self.MODEL), ("tokenizer.json", "")):
+            with open(os.path.join(path, name) if path else self.TOKENIZER, "rb") as file:
+                files[name] = file.read()
+        return self.hub.add_repo("someone/tiny", files)
+
+    def done(self, *arguments, **environment):
+        code, out, err = self.run_program(*arguments, **environment)
+        self.assertEqual(code, 0, err)
+        self.assertEqual(self.hub.leaks(), [])
+        return out
+
+    def test_models_are_loaded_by_name(self):
+        self.add_model()
+        ask = ("--image", self.PICTURE, "--max_new_tokens", "3", "--greedy", "--generations", "1", "--json")
+        local = json.loads(self.done("generate", "--checkpoint", self.MODEL, "--tokenizer", self.TOKENIZER, *ask))
+        for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
+            ours = json.loads(self.done("generate", "--hf_model", "someone/tiny", *ask, **environment))
+            self.assertEqual(ours["generations"], local["generations"])
+        here = json.loads(self.done("inspect", "checkpoint", "--hf_model", "someone/tiny", "--json"))
+        there = json.loads(self.done("inspect", "checkpoint", self.MODEL, "--json"))
+        self.assertEqual(here["tensors"], there["tensors"])
+        self.assertEqual(self.run_program("generate", "--hf_model", "someone/none", *ask)[0], 1)
+        self.assertEqual(self.run_program("generate", "--hf_model", "x", "--checkpoint", "y", *ask)[0], 2)
+
+    def test_what_was_trained_is_pushed(self):
+        out = os.path.join(self.home, "out")
+        run = ("train", "--batches", os.path.join(self.TRAIN, "batches.safetensors"), "--checkpoint", self.TRAIN,
+               "--dtype", "f32", "--max_training_steps", "1", "--out", out, "--hub_repo", "someone/trained")
+        code, _, err = self.run_program(*run)
+        self.assertEqual((code, "HF_TOKEN" in err, os.path.exists(out)), (1, True, False))
+        text = self.done(*run, HF_TOKEN=TOKEN)
+        self.assertIn("Pushed to %s/someone/trained" % self.hub.endpoint, text)
+        repo = self.hub.repos[("model", "someone/trained")]
+        files = repo.commits[repo.refs["main"]]
+        self.assertEqual(sorted(files), [".gitattributes", "README.md", "config.json", "model.safetensors"])
+        with open(os.path.join(out, "last", "model.safetensors"), "rb") as file:
+            self.assertEqual(files["model.safetensors"], file.read())
+        self.assertRegex(files["README.md"].decode(), "^---\nlibrary_name: nanovlm\nlicense: mit\n(.*\n)*---\n")
+        self.assertEqual(repo.messages[repo.refs["main"]], "Upload nanoVLM using push_to_hub")
+        self.done("inspect", "checkpoint", "--hf_model", "someone/trained")
+        code, _, err = self.run_program(*run, HF_TOKEN="hf_of_another")
+        self.assertEqual((code, "last: saved, but not pushed: " in err), (1, True), err)
+
+
 @unittest.skipUnless(importlib.util.find_spec("huggingface_hub"), "huggingface_hub is not installed")
 class PythonClient(HubTest):
     """The client against the stub, and on one cache with our programs."""
