@@ -5,10 +5,10 @@
 
 #include "apps/common/output.h"
 #include "apps/inspect/sections.h"
-#include "apps/inspect/sha256.h"
 #include "data/image.h"
 #include "engine/file.h"
 #include "engine/safetensors.h"
+#include "hub/digest.h"
 #include "model/config.h"
 
 namespace nanovlm::inspect {
@@ -100,6 +100,12 @@ void print_picture(const Image& image) {
       std::cout << "\x1b[38;2;" << code(x, y) << "m\x1b[48;2;" << code(x, y + 1) << "m\u2580";
     std::cout << "\x1b[0m\n";
   }
+}
+
+std::string sha256(const std::vector<uint8_t>& bytes) {
+  hub::Digest digest = hub::Digest::sha256();
+  digest.update(bytes.data(), static_cast<int64_t>(bytes.size()));
+  return digest.hex();
 }
 
 void print_text(const Settings& s, const Seen& seen) {
