@@ -126,9 +126,7 @@ class HttpClient::Transfer {
     set(CURLOPT_PROTOCOLS_STR, "http,https");
     set(CURLOPT_NOSIGNAL, 1L);
     set(CURLOPT_ERRORBUFFER, reason_);
-    if (request_.method == "HEAD") {
-      set(CURLOPT_NOBODY, 1L);
-    } else if (request_.method != "GET") {
+    if (request_.method != "GET") {
       set(CURLOPT_UPLOAD, 1L);
       set(CURLOPT_CUSTOMREQUEST, request_.method.c_str());
       set(CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(request_.body.size));
@@ -242,7 +240,7 @@ Response HttpClient::exchange(const Request& request) {
     check(location != response.headers.end(), without_query(url), ": expected where it is, found status ",
           response.status, " without Location");
     const bool keeps_method = response.status == 307 || response.status == 308;
-    check(keeps_method || request.method == "GET" || request.method == "HEAD", request.method, " ", without_query(url),
+    check(keeps_method || request.method == "GET", request.method, " ", without_query(url),
           ": expected an answer, found a redirect that would lose what was sent");
     url = resolve_url(url, location->second);
     hub_headers = response.hub_headers;

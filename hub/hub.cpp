@@ -40,6 +40,7 @@ class Resolver {
       : client_(settings),
         repository_(client_, name, type),
         cache_(settings.cache, name, type),
+        type_(type),
         revision_(revision),
         patterns_(patterns),
         progress_(progress) {
@@ -66,11 +67,22 @@ class Resolver {
   std::string place() const { return text(repository_.name(), " at ", revision_); }
 
   Listing ask() {
-    const std::string commit = is_commit(revision_) ? revision_ : repository_.commit_of(revision_);
+    const std::string commit = is_commit(revision_) ? revision_ : ask_commit();
     if (auto known = cache_.listing(commit)) return *known;
     Listing listing = repository_.list(commit);
     cache_.write_listing(listing);
     return listing;
+  }
+
+  // Once only, where the cache holds all that an earlier answer led to: then no user has to wait for a Hub out of
+  // reach.
+  std::string ask_commit() {
+    Settings settings = client_.settings();
+    const auto before = cache_.commit_of(revision_);
+    const auto known = before ? cache_.listing(*before) : std::nullopt;
+    if (known && lacks(*known).empty()) settings.retries = 0;
+    HttpClient client(settings);
+    return Repository(client, repository_.name(), type_).commit_of(revision_);
   }
 
   std::vector<const Entry*> wanted(const Listing& listing) const {
@@ -131,6 +143,7 @@ class Resolver {
   HttpClient client_;
   Repository repository_;
   Cache cache_;
+  RepoType type_;
   std::string revision_;
   std::vector<std::string> patterns_;
   Progress progress_;
