@@ -12,30 +12,16 @@ fonts-dejavu-core). Exit codes: 0 done, 1 failed, 2 bad usage.
 """
 
 import argparse
-import json
 import os
-import sys
 
-try:
-    from PIL import Image, ImageDraw, ImageFont, ImageOps
-except ImportError:
-    sys.exit("contact_sheet.py: Pillow is missing: apt-get install python3-pil, or pip install Pillow")
+from drawing import FAINT, INK, font, json_lines  # which says what to install where Pillow is missing
+from PIL import Image, ImageDraw, ImageOps
 
 BACKGROUND, CARD, BORDER = "#eef0f3", "#ffffff", "#d5d9e0"
-INK, FAINT, GREEN, RED = "#1d2330", "#6b7384", "#12803c", "#c4262e"
+GREEN, RED = "#12803c", "#c4262e"
 PICTURE, PADDING, GAP, MARGIN = 220, 12, 16, 24  # pixels
 QUESTION_LINES, ANSWER_LINES, TOKEN_LINES = 4, 2, 14
 LABEL = 44  # room for "truth" before an answer
-
-
-def font(size, bold=False):
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    for path in (name, f"/usr/share/fonts/truetype/dejavu/{name}"):
-        try:
-            return ImageFont.truetype(path, size)
-        except OSError:
-            pass
-    return ImageFont.load_default()
 
 
 class Sheet:
@@ -173,23 +159,14 @@ def normal(text):
 
 def read(path, images):
     records = []
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise SystemExit(f"contact_sheet.py: {path}:{number}: expected a JSON object: {error}")
-            if not isinstance(record, dict):
-                raise SystemExit(f"contact_sheet.py: {path}:{number}: expected a JSON object, found {line.strip()[:60]}")
-            keys = ("image", "place", "tokens") if "tokens" in record else ("image", "question", "prediction", "answer")
-            missing = [key for key in keys if key not in record]
-            if missing:
-                raise SystemExit(f"contact_sheet.py: {path}:{number}: expected a key {missing[0]!r}, found {sorted(record)}")
-            if "tokens" not in record:
-                record["correct"] = bool(record.get("correct", normal(record["prediction"]) == normal(record["answer"])))
-            records.append({**record, "image": os.path.join(images, str(record["image"]))})
+    for where, record in json_lines(path):
+        keys = ("image", "place", "tokens") if "tokens" in record else ("image", "question", "prediction", "answer")
+        missing = [key for key in keys if key not in record]
+        if missing:
+            raise SystemExit(f"{where}: expected a key {missing[0]!r}, found {sorted(record)}")
+        if "tokens" not in record:
+            record["correct"] = bool(record.get("correct", normal(record["prediction"]) == normal(record["answer"])))
+        records.append({**record, "image": os.path.join(images, str(record["image"]))})
     return records
 
 

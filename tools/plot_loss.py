@@ -9,32 +9,18 @@ Exit codes: 0 done, 1 failed, 2 bad usage.
 """
 
 import argparse
-import json
 import math
 import os
-import sys
 
-try:
-    from PIL import Image, ImageDraw, ImageFont
-except ImportError:
-    sys.exit("plot_loss.py: Pillow is missing: apt-get install python3-pil, or pip install Pillow")
+from drawing import FAINT, INK, font, json_lines  # which says what to install where Pillow is missing
+from PIL import Image, ImageDraw
 
 SCALE = 3  # drawn so many times larger, then reduced: Pillow's lines are not antialiased
 WIDTH, PANEL, SMALL_PANEL = 1100, 460, 220
 LEFT, RIGHT, TOP, BOTTOM = 84, 30, 56, 58
-INK, FAINT, GRID, AXIS = "#1d2330", "#6b7384", "#e6e8ec", "#9aa1ad"
+GRID, AXIS = "#e6e8ec", "#9aa1ad"
 COLOURS = ["#1f5fbf", "#d1601f", "#238b45", "#8e3ea8", "#b8860b", "#c2285e"]
 KEYS = ("batch_loss", "val_loss", "accuracy")
-
-
-def font(size, bold=False):
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    for path in (name, f"/usr/share/fonts/truetype/dejavu/{name}"):
-        try:
-            return ImageFont.truetype(path, size * SCALE)
-        except OSError:
-            pass
-    return ImageFont.load_default()
 
 
 def mixed(colour, share):
@@ -46,24 +32,15 @@ def mixed(colour, share):
 def read(path):
     """{key: [(step, value), ...]} in order of steps; where a resumed run repeats a step, the later line counts."""
     points = {key: {} for key in KEYS}
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
+    for where, record in json_lines(path):
+        for key in KEYS:
+            value, step = record.get(key), record.get("step")
+            if value is None:
                 continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise SystemExit(f"plot_loss.py: {path}:{number}: expected a JSON object: {error}")
-            if not isinstance(record, dict):
-                raise SystemExit(f"plot_loss.py: {path}:{number}: expected a JSON object, found {line.strip()[:60]}")
-            for key in KEYS:
-                value, step = record.get(key), record.get("step")
-                if value is None:
-                    continue
-                if not isinstance(step, (int, float)) or not isinstance(value, (int, float)):
-                    raise SystemExit(f"plot_loss.py: {path}:{number}: expected numbers, found step {step!r} and {key} {value!r}")
-                if math.isfinite(value):
-                    points[key][step] = value
+            if not isinstance(step, (int, float)) or not isinstance(value, (int, float)):
+                raise SystemExit(f"{where}: expected numbers, found step {step!r} and {key} {value!r}")
+            if math.isfinite(value):
+                points[key][step] = value
     return {key: sorted(values.items()) for key, values in points.items()}
 
 
@@ -131,7 +108,7 @@ class Panel:
         return self.x0 + x * (self.x1 - self.x0), self.y1 - y * (self.y1 - self.y0)
 
     def axes(self, image, label, x_label):
-        small, text = font(12), font(13)
+        small, text = font(12 * SCALE), font(13 * SCALE)
         wanted = 8 if self.y1 - self.y0 > 300 * SCALE else 4
         for value in log_ticks(*self.y_range) if self.log else ticks(*self.y_range, wanted):
             y = self.at((self.x_range[0], value))[1]
@@ -168,7 +145,7 @@ class Panel:
 
     def legend(self, entries, low=False):
         """entries: (text, colour, "line" or "dots"), in the upper or lower right corner."""
-        face, row = font(12), 20 * SCALE
+        face, row = font(12 * SCALE), 20 * SCALE
         width = max(self.draw.textlength(text, font=face) for text, _, _ in entries) + 52 * SCALE
         height = row * len(entries) + 8 * SCALE
         x, y = self.x1 - width - 6 * SCALE, self.y1 - height - 6 * SCALE if low else self.y0 + 6 * SCALE
@@ -207,7 +184,7 @@ def plot(runs, names, smooth, log, title):
     height = TOP + sum(panels) + 34 * (len(panels) - 1) + BOTTOM
     image = Image.new("RGB", (WIDTH * SCALE, height * SCALE), "white")
     draw = ImageDraw.Draw(image)
-    draw.text((LEFT * SCALE, 16 * SCALE), title, font=font(17, True), fill=INK)
+    draw.text((LEFT * SCALE, 16 * SCALE), title, font=font(17 * SCALE, True), fill=INK)
     steps = [step for run in runs for key in KEYS for step, _ in run[key]]
     x_range, top, many = (min(steps), max(steps)), TOP, len(runs) > 1
 

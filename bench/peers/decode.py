@@ -9,7 +9,6 @@ pass is timed apart (prefill_s); tokens_per_s counts the tokens after it.
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -70,11 +69,7 @@ def main():
         "prefill_s": statistics.median(prefill for prefill, _ in runs),
         **figures,
     }
-    if arguments.json:
-        print(json.dumps(figures))
-    else:
-        for key, value in figures.items():
-            print(f"{key:>16}  {value}")
+    twin.show(figures, arguments.json)
 
 
 if __name__ == "__main__":

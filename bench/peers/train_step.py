@@ -11,7 +11,6 @@ file, so that both programs compute the same batch; without it the batch is draw
 """
 
 import argparse
-import json
 import os
 import sys
 
@@ -106,11 +105,7 @@ def main():
         "last_loss": losses[-1],
         **figures,
     }
-    if arguments.json:
-        print(json.dumps(figures))
-    else:
-        for key, value in figures.items():
-            print(f"{key:>16}  {value}")
+    twin.show(figures, arguments.json)
 
 
 if __name__ == "__main__":

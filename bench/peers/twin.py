@@ -142,3 +142,12 @@ def timed(function, runs, warmup):
         if i >= warmup:
             seconds.append(time.perf_counter() - start)
     return seconds
+
+
+def show(figures, as_json):
+    """One JSON object on one line, or a line a figure."""
+    if as_json:
+        print(json.dumps(figures))
+        return
+    for key, value in figures.items():
+        print(f"{key:>16}  {value}")
