@@ -21,8 +21,8 @@ struct Settings {
   std::string cache;                                // folder that holds models--org--name/ and .locks/
   std::string token;                                // empty: anonymous. Sent to the endpoint's host, never to another
   bool offline = false;                             // only what is in the cache
-  int retries = 4;                                  // of a request that failed in a way that may pass
-  double retry_seconds = 0.5;                       // before the first retry; doubled for each further one
+  int retries = 5;                                  // of a request that failed in a way that may pass
+  double retry_seconds = 0.25;                      // before the first retry; doubled for each further one
   int64_t stall_seconds = 10;                       // without a connection or without data, until a request has failed
 
   // HF_ENDPOINT; HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME/huggingface/hub or
