@@ -13,7 +13,9 @@ import importlib.util
 import json
 import os
 import random
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -64,7 +66,7 @@ class HubTest(unittest.TestCase):
             **more,
         }
 
-    def start(self, *arguments, **environment):
+    def start(self, *arguments, before=None, **environment):
         return subprocess.Popen(
             [os.path.join(BIN, arguments[0]), *arguments[1:]],
             stdin=subprocess.DEVNULL,
@@ -72,6 +74,7 @@ class HubTest(unittest.TestCase):
             stderr=subprocess.PIPE,
             text=True,
             env=self.environment(**environment),
+            preexec_fn=before,
         )
 
     def run_program(self, *arguments, **environment):
@@ -291,6 +294,19 @@ class Faults(HubTest):
         huge = {"type": "file", "path": "huge.bin", "size": 2**49, "oid": "0" * 40}
         self.repo.extra_entries = [huge]
         self.assertIn("expected room for %d bytes" % 2**49, self.download("--file", "huge.bin", code=1))
+
+    def test_a_disk_that_fills_up_while_writing(self):
+        def fill():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the limit is then an error of the write, as a full disk is
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+        process = self.start("hub", "download", NAME, before=fill)
+        err = process.communicate(timeout=60)[1]
+        self.assertEqual(process.returncode, 1)
+        self.assertRegex(err, r"incomplete: can't be written: .* \(byte 100000 of 300000, \d+ free\)")
+        self.check_cache()
+        self.check_snapshot(self.download())
+        self.assertEqual(self.hub.requests[-1][3]["range"], "bytes=100000-")
 
     def test_two_processes_fetch_a_file_once(self):
         self.hub.pace = 0.02

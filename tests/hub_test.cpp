@@ -109,6 +109,16 @@ TEST_CASE("addresses") {
   CHECK(without_query("https://h/a?signature=x") == "https://h/a");
 }
 
+TEST_CASE("an endpoint of https leads to no http") {
+  Settings settings;
+  settings.endpoint = "https://127.0.0.1:9";
+  settings.retries = 0;
+  HttpClient client(settings);
+  CHECK_THROWS_WITH(client.exchange({.url = "http://127.0.0.1:9/x"}), Catch::Contains("expected https"));
+  CHECK_THROWS_AS(client.exchange({.url = "https://127.0.0.1:9/x"}), NetworkError);
+  CHECK_THROWS_WITH(client.exchange({.url = "file:///etc/passwd"}), Catch::Contains("http or https"));
+}
+
 TEST_CASE("names that may become paths") {
   for (const char* good : {"a/b", "HuggingFaceTB/SmolLM2-135M", "a/b.c_d-1"}) CHECK(is_repo_name(good));
   for (const char* bad :
