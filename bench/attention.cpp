@@ -1,182 +1,325 @@
-// bench/attention [--seq 128,196] [--preset lm|vit] [--batch N] [--dir fwd,bwd] [--dtype f32,bf16]
+// bench/attention [--preset lm|vit] [--seq 128,196] [--dir fwd,bwd,decode] [--mask none|leftpad]
+// [--kernel attention=fma] ...
 //
-// The attention kernels of the cpu device. lm: 9 query heads on 3 key/value heads, causal; vit: 12 heads, every patch
-// sees every patch; head size 64. FLOPs by FlashAttention's convention: a causal mask counts half, backward is 2.5
-// times forward. Beside them: the two matrix products of the unfused form alone (unmasked, no softmax), timed in turns.
+// lm: 9 query heads on 3 key/value heads, causal, RoPE applied on the way; vit: 12 heads, every patch sees every patch;
+// head size 64. decode: one token a sequence over a cache of `seq` keys. Least bytes: q, k, v, o once (and their
+// gradients). naive: scores, softmax and their product with the values one after the other, heads gathered first.
+#include "kernels/attention/attention.h"
+
 #include <CLI/CLI.hpp>
 #include <cmath>
-#include <iostream>
+#include <cstring>
+#include <memory>
 
-#include "bench/common/harness.h"
-#include "engine/ops.h"
-#include "engine/random.h"
-#include "kernels/attention/attention.h"
+#include "bench/common/kernel_bench.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/parallel.h"
+#include "kernels/rope/rope.h"
+#include "tests/support/attention_reference.h"
 
 using namespace nanovlm;
 using namespace nanovlm::bench;
+namespace reference = nanovlm::testing::reference;
 
 namespace {
 
-struct Case {
+struct Problem {
   int64_t B, T;
   int H, G, D;
-  bool causal;
+  bool causal, rope, leftpad;
   DType dtype;
   int64_t rows() const { return B * T; }
+  // Products of scores with FlashAttention's convention.
   double flops() const {
     return 4.0 * static_cast<double>(B * H * D) * static_cast<double>(T * T) * (causal ? 0.5 : 1);
   }
+  double q_bytes() const { return static_cast<double>(rows() * H * D * size_of(dtype)); }
+  double kv_bytes() const { return static_cast<double>(rows() * G * D * size_of(dtype)); }
 };
 
-struct Buffers {
-  Tensor q, k, v, o, lse, d_o, dq, dk, dv, bounds;
+struct Operands {
+  Problem s;
+  Tensor bounds, key_mask, cos, sin, q, k, v, o, lse, d_o, dq, dk, dv;
 
-  Buffers(const Case& c, const Device& device) {
-    Random random(1);
-    const auto normal = [&](int heads) {
-      return cast(random_normal({c.rows(), heads * c.D}, 1, random, device), c.dtype);
-    };
-    q = normal(c.H), k = normal(c.G), v = normal(c.G), d_o = normal(c.H);
+  Operands(const Problem& s, const Device& device, uint64_t seed) : s(s), bounds(segment_bounds(s.B, s.T, device)) {
+    Random random(seed);
+    const auto rows = [&](int heads) { return normal({s.rows(), heads * s.D}, s.dtype, random, device); };
+    q = rows(s.H), k = rows(s.G), v = rows(s.G), d_o = rows(s.H);
     o = empty_like(q), dq = empty_like(q), dk = empty_like(k), dv = empty_like(v);
-    lse = empty({c.rows(), c.H}, DType::f32, device);
-    std::vector<int32_t> at;
-    for (int64_t b = 0; b <= c.B; ++b) at.push_back(static_cast<int32_t>(b * c.T));
-    bounds = from_host(at, {c.B + 1}, device);
+    lse = empty({s.rows(), s.H}, DType::f32, device);
+    if (s.rope) make_angles(device);
+    if (s.leftpad) make_mask(device);
+  }
+
+  void make_angles(const Device& device) {
+    std::vector<float> c, n;
+    for (int64_t t = 0; t < s.T; ++t)
+      for (int d = 0; d < s.D; ++d) {
+        const double angle = static_cast<double>(t) * std::pow(10000.0, -2.0 * (d % (s.D / 2)) / s.D);
+        c.push_back(static_cast<float>(std::cos(angle))), n.push_back(static_cast<float>(std::sin(angle)));
+      }
+    cos = from_host(c, {s.T, s.D}, device), sin = from_host(n, {s.T, s.D}, device);
+  }
+  // The first third of every other sequence is padding.
+  void make_mask(const Device& device) {
+    std::vector<uint8_t> mask;
+    for (int64_t row = 0; row < s.rows(); ++row) mask.push_back(row / s.T % 2 == 0 || row % s.T >= s.T / 3);
+    key_mask = from_host(mask, {s.rows()}, device);
+  }
+
+  kernels::AttentionShape shape() const {
+    return {s.rows(),
+            s.B,
+            bounds.i32(),
+            s.T,
+            key_mask.defined() ? key_mask.u8() : nullptr,
+            s.H,
+            s.G,
+            s.D,
+            s.causal,
+            static_cast<float>(1 / std::sqrt(static_cast<double>(s.D))),
+            s.rope ? cos.f32() : nullptr,
+            s.rope ? sin.f32() : nullptr,
+            nullptr,
+            s.dtype};
+  }
+  reference::AttentionSetting setting() const {
+    reference::AttentionSetting setting{to_host_i32(bounds),
+                                        s.H,
+                                        s.G,
+                                        s.D,
+                                        s.causal,
+                                        static_cast<float>(1 / std::sqrt(static_cast<double>(s.D))),
+                                        {},
+                                        {},
+                                        {},
+                                        {}};
+    if (s.rope) setting.cos = values_of(cos), setting.sin = values_of(sin);
+    if (s.leftpad)
+      for (int64_t row = 0; row < s.rows(); ++row)
+        setting.key_mask.push_back(row / s.T % 2 == 0 || row % s.T >= s.T / 3);
+    return setting;
+  }
+
+  const char* chosen(const char* operation) const { return q.device().context().kernels.of(operation); }
+  void forward() const {
+    on(q.device(), "attention", [&](auto backend, Stream stream) {
+      kernels::attention(backend,
+                         {shape(), q.data(), k.data(), v.data(), s.H * s.D, s.G * s.D, s.G * s.D, o.data(), lse.f32(),
+                          chosen("attention")},
+                         stream);
+    });
+  }
+  void backward() const {
+    on(q.device(), "attention_backward", [&](auto backend, Stream stream) {
+      kernels::attention_backward(
+          backend,
+          {shape(), q.data(), k.data(), v.data(), s.H * s.D, s.G * s.D, s.G * s.D, o.data(), d_o.data(), lse.f32(),
+           dq.data(), dk.data(), dv.data(), chosen("attention_backward")},
+          stream);
+    });
+  }
+
+  std::vector<Outcome> forward_outcomes() const {
+    const Values x = values_of(q), y = values_of(k), z = values_of(v);
+    auto exact = reference::attention<double>(setting(), x, y, z, s.dtype);
+    auto rounded = reference::attention<float>(setting(), x, y, z, s.dtype);
+    return {{"o", values_of(o), std::move(exact.o), std::move(rounded.o)}};
+  }
+  std::vector<Outcome> backward_outcomes() const {
+    const auto of = [&]<class Real>(Type<Real>) {
+      return reference::attention_backward<Real>(setting(), values_of(q), values_of(k), values_of(v), values_of(o),
+                                                 values_of(lse), values_of(d_o), s.dtype);
+    };
+    auto exact = of(Type<double>{}), rounded = of(Type<float>{});
+    return {{"dq", values_of(dq), std::move(exact.dq), std::move(rounded.dq), exact.dq_terms},
+            {"dk", values_of(dk), std::move(exact.dk), std::move(rounded.dk), exact.dk_terms},
+            {"dv", values_of(dv), std::move(exact.dv), std::move(rounded.dv)}};
   }
 };
 
-kernels::AttentionShape shape_of(const Case& c, const Buffers& b) {
-  return {c.rows(),
-          c.B,
-          b.bounds.i32(),
-          c.T,
-          nullptr,
-          c.H,
-          c.G,
-          c.D,
-          c.causal,
-          static_cast<float>(1 / std::sqrt(static_cast<double>(c.D))),
-          nullptr,
-          nullptr,
-          nullptr,
-          c.dtype};
-}
+// One token of each of B sequences, whose cache holds T rows.
+struct DecodeOperands {
+  Problem s;
+  Tensor q, k, v, o, lengths;
 
-void forward(const Case& c, const Buffers& b) {
-  on(b.q.device(), "attention", [&](auto backend, Stream stream) {
-    kernels::attention(
-        backend,
-        {shape_of(c, b), b.q.data(), b.k.data(), b.v.data(), c.H * c.D, c.G * c.D, c.G * c.D, b.o.data(), b.lse.f32()},
-        stream);
-  });
-}
-
-void backward(const Case& c, const Buffers& b) {
-  on(b.q.device(), "attention_backward", [&](auto backend, Stream stream) {
-    kernels::attention_backward(backend,
-                                {shape_of(c, b), b.q.data(), b.k.data(), b.v.data(), c.H * c.D, c.G * c.D, c.G * c.D,
-                                 b.o.data(), b.d_o.data(), b.lse.f32(), b.dq.data(), b.dk.data(), b.dv.data()},
+  DecodeOperands(const Problem& s, const Device& device, uint64_t seed) : s(s) {
+    Random random(seed);
+    q = normal({s.B, s.H * s.D}, s.dtype, random, device), o = empty_like(q);
+    k = normal({s.rows(), s.G * s.D}, s.dtype, random, device);
+    v = normal({s.rows(), s.G * s.D}, s.dtype, random, device);
+    lengths = from_host(std::vector<int32_t>(static_cast<size_t>(s.B), static_cast<int32_t>(s.T)), {s.B}, device);
+  }
+  void run() const {
+    on(q.device(), "attention_decode", [&](auto backend, Stream stream) {
+      kernels::attention_decode(backend,
+                                {q.data(), k.data(), v.data(), lengths.i32(), o.data(), s.B, s.T, s.H, s.G, s.D,
+                                 static_cast<float>(1 / std::sqrt(static_cast<double>(s.D))), s.dtype},
                                 stream);
-  });
-}
-
-// scores = x x^T and out = scores x, as often as the unfused form would: x is one head's [T, D].
-void products(const Case& c, const Tensor& x, const Tensor& scores, const Tensor& out) {
-  on(x.device(), "matmul", [&](auto backend, Stream stream) {
-    for (int64_t i = 0; i < c.B * c.H; ++i) {
-      kernels::matmul(backend,
-                      {x.data(), x.data(), scores.data(), nullptr, c.T, c.T, c.D, false, true, false, c.dtype, c.dtype},
-                      stream);
-      kernels::matmul(
-          backend, {scores.data(), x.data(), out.data(), nullptr, c.T, c.D, c.T, false, false, false, c.dtype, c.dtype},
-          stream);
-    }
-  });
-}
-
-// The last row of the last sequence, first and last head, in fp64: how far the kernel is off.
-double worst_error(const Case& c, const Buffers& b) {
-  const std::vector<float> q = to_host(b.q), k = to_host(b.k), v = to_host(b.v), o = to_host(b.o);
-  double worst = 0;
-  for (const int h : {0, c.H - 1}) {
-    const int64_t first = (c.B - 1) * c.T, last = c.rows() - 1, g = h / (c.H / c.G);
-    const auto at = [&](const std::vector<float>& x, int64_t row, int64_t head, int heads, int64_t d) -> double {
-      return x[static_cast<size_t>((row * heads + head) * c.D + d)];
+    });
+  }
+  // The last query of a sequence under a causal mask is what decoding computes; the others are zeros here.
+  std::vector<Outcome> outcomes() const {
+    const Values new_q = values_of(q), x = values_of(k), y = values_of(v);
+    const size_t width = static_cast<size_t>(s.H * s.D);
+    Values all(static_cast<size_t>(s.rows()) * width);
+    const auto last = [&](int64_t b) { return static_cast<std::ptrdiff_t>(width) * ((b + 1) * s.T - 1); };
+    for (int64_t b = 0; b < s.B; ++b)
+      std::copy_n(new_q.begin() + b * static_cast<std::ptrdiff_t>(width), width, all.begin() + last(b));
+    std::vector<int32_t> at;
+    for (int64_t b = 0; b <= s.B; ++b) at.push_back(static_cast<int32_t>(b * s.T));
+    const reference::AttentionSetting setting{
+        at, s.H, s.G, s.D, true, static_cast<float>(1 / std::sqrt(static_cast<double>(s.D))), {}, {}, {}, {}};
+    const auto of = [&](const reference::AttentionResult& result) {
+      Values rows;
+      for (int64_t b = 0; b < s.B; ++b)
+        rows.insert(rows.end(), result.o.begin() + last(b),
+                    result.o.begin() + last(b) + static_cast<std::ptrdiff_t>(width));
+      return rows;
     };
-    std::vector<double> p, y(static_cast<size_t>(c.D));
-    double sum = 0;
-    for (int64_t j = first; j <= last; ++j) {
-      double s = 0;
-      for (int64_t d = 0; d < c.D; ++d) s += at(q, last, h, c.H, d) * at(k, j, g, c.G, d);
-      p.push_back(std::exp(s / std::sqrt(static_cast<double>(c.D)) - 8));
-      sum += p.back();
-    }
-    for (int64_t d = 0; d < c.D; ++d) {
-      for (int64_t j = first; j <= last; ++j)
-        y[static_cast<size_t>(d)] += p[static_cast<size_t>(j - first)] / sum * at(v, j, g, c.G, d);
-      worst = std::max(worst, std::abs(y[static_cast<size_t>(d)] - at(o, last, h, c.H, d)));
+    return {{"o", values_of(o), of(reference::attention<double>(setting, all, x, y, s.dtype)),
+             of(reference::attention<float>(setting, all, x, y, s.dtype))}};
+  }
+};
+
+// The unfused form on the host: rotate, then for every head gather, multiply, softmax, multiply, scatter.
+class Unfused {
+ public:
+  explicit Unfused(const Operands& of) : x_(of), s_(of.s) {
+    const Device& device = of.q.device();
+    q_ = s_.rope ? empty_like(of.q) : of.q, k_ = s_.rope ? empty_like(of.k) : of.k;
+    std::vector<int32_t> positions;
+    for (int64_t row = 0; row < s_.rows(); ++row) positions.push_back(static_cast<int32_t>(row % s_.T));
+    positions_ = from_host(positions, {s_.rows()}, device);
+    for (Tensor* head : {&one_q_, &one_k_, &one_v_, &one_o_}) *head = empty({s_.T, s_.D}, s_.dtype, device);
+    scores_ = empty({s_.T, s_.T}, DType::f32, device), weights_ = empty({s_.T, s_.T}, s_.dtype, device);
+  }
+
+  void operator()() const {
+    if (s_.rope) rotate(x_.q, q_, s_.H), rotate(x_.k, k_, s_.G);
+    for (int64_t b = 0; b < s_.B; ++b)
+      for (int h = 0; h < s_.H; ++h) {
+        const int g = h / (s_.H / s_.G);
+        move<true>(q_, one_q_, b, h, s_.H), move<true>(k_, one_k_, b, g, s_.G), move<true>(x_.v, one_v_, b, g, s_.G);
+        multiply(one_q_, one_k_, scores_, s_.T, s_.D, true);
+        soften();
+        multiply(weights_, one_v_, one_o_, s_.D, s_.T, false);
+        move<false>(x_.o, one_o_, b, h, s_.H);
+      }
+  }
+
+ private:
+  void rotate(const Tensor& from, const Tensor& to, int heads) const {
+    on(from.device(), "rope", [&](auto backend, Stream stream) {
+      kernels::rope(backend,
+                    {from.data(), to.data(), x_.cos.f32(), x_.sin.f32(), positions_.i32(), s_.rows(), heads, s_.D,
+                     false, s_.dtype},
+                    stream);
+    });
+  }
+  // Between the rows of all heads and one head's own matrix.
+  template <bool kGather>
+  void move(const Tensor& rows, const Tensor& one, int64_t b, int head, int heads) const {
+    const size_t bytes = static_cast<size_t>(s_.D * size_of(s_.dtype));
+    for (int64_t t = 0; t < s_.T; ++t) {
+      char* in_rows = static_cast<char*>(rows.data()) + static_cast<size_t>((b * s_.T + t) * heads + head) * bytes;
+      char* in_one = static_cast<char*>(one.data()) + static_cast<size_t>(t) * bytes;
+      std::memcpy(kGather ? in_one : in_rows, kGather ? in_rows : in_one, bytes);
     }
   }
-  return worst;
+  void multiply(const Tensor& a, const Tensor& b, const Tensor& c, int64_t N, int64_t K, bool transpose_b) const {
+    on(a.device(), "matmul", [&](auto backend, Stream stream) {
+      kernels::matmul(
+          backend, {a.data(), b.data(), c.data(), nullptr, s_.T, N, K, false, transpose_b, false, s_.dtype, c.dtype()},
+          stream);
+    });
+  }
+  void soften() const {
+    with_float(s_.dtype, [&]<class T>(Type<T>) {
+      kernels::parallel_for(s_.T, 16, [&](int64_t begin, int64_t end) {
+        for (int64_t t = begin; t < end; ++t)
+          soften_row(scores_.f32() + t * s_.T, static_cast<T*>(weights_.data()) + t * s_.T, t);
+      });
+    });
+  }
+  template <class T>
+  void soften_row(float* s, T* w, int64_t t) const {
+    const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(s_.D)));
+    const int64_t seen = s_.causal ? t + 1 : s_.T;
+    const float largest = *std::max_element(s, s + seen);
+    float sum = 0;
+    for (int64_t j = 0; j < seen; ++j) sum += s[j] = std::exp((s[j] - largest) * scale);
+    for (int64_t j = 0; j < s_.T; ++j) w[j] = T(j < seen ? s[j] / sum : 0);
+  }
+
+  const Operands& x_;
+  Problem s_;
+  Tensor q_, k_, positions_, one_q_, one_k_, one_v_, one_o_, scores_, weights_;
+};
+
+Instance forward_instance(const Problem& s, const Device& device, uint64_t seed) {
+  const auto x = std::make_shared<Operands>(s, device, seed);
+  Instance instance{[x] { x->forward(); }, [x] { return x->forward_outcomes(); }, {}};
+  if (device.kind() == DeviceKind::cpu && !s.leftpad) {
+    const auto unfused = std::make_shared<Unfused>(*x);
+    instance.baselines.push_back({"naive", [x, unfused] { (*unfused)(); }});
+  }
+  return instance;
 }
 
-void run(const Case& c, const std::vector<std::string>& directions, Report& report) {
-  const Device device = Device::open("cpu");
-  const Buffers b(c, device);
-  forward(c, b);
-  const double error = worst_error(c, b);
-  require(error < (c.dtype == DType::f32 ? 1e-4 : 5e-2), text("attention is off by ", error));
-  const auto row = [&](const std::string& impl, const std::string& dir, const Timing& t, double flops) {
-    report.add({{"impl", value(impl)},
-                {"dir", value(dir)},
-                {"seq", value(c.T)},
-                {"batch", value(c.B)},
-                {"heads", value(text(c.H, "/", c.G, c.causal ? " causal" : ""))},
-                {"dtype", value(std::string(name_of(c.dtype)))},
-                {"us p50", value(t.median * 1e6, 1)},
-                {"us p10", value(t.p10 * 1e6, 1)},
-                {"us p90", value(t.p90 * 1e6, 1)},
-                {"GFLOP/s", value(flops / t.median * 1e-9, 1)},
-                {"abs.err", value(error, 6)}});
+Instance backward_instance(const Problem& s, const Device& device, uint64_t seed) {
+  const auto x = std::make_shared<Operands>(s, device, seed);
+  x->forward();
+  return {[x] { x->backward(); }, [x] { return x->backward_outcomes(); }, {}};
+}
+
+Instance decode_instance(const Problem& s, const Device& device, uint64_t seed) {
+  const auto x = std::make_shared<DecodeOperands>(s, device, seed);
+  return {[x] { x->run(); }, [x] { return x->outcomes(); }, {}};
+}
+
+// All directions of one problem.
+void add_cases(const Problem& s, const Device& device, std::vector<Case>& cases) {
+  const auto add = [&](const std::string& dir, double flops, double bytes, const std::string& source, auto make) {
+    Case c{dir == "decode" ? "attention_decode" : "attention",
+           dir,
+           s.dtype,
+           {{"seq", s.T}, {"batch", s.B}, {"heads", s.H}, {"kv_heads", s.G}},
+           flops,
+           bytes};
+    c.full = 256.0 / static_cast<double>(s.B), c.sources = {source}, c.limits.sectors = 1.35;
+    if (dir == "bwd" && s.dtype == DType::f32)
+      c.excesses = {
+          {"attention", "bytes", 1.6, "without tensor cores two kernels read q, k, v and do; training is bf16"}};
+    c.make = [=](uint64_t seed) { return make(s, device, seed); };
+    cases.push_back(std::move(c));
   };
-  const Tensor scores = empty({c.T, c.T}, c.dtype, device);
-  const Tensor head =
-      cast(from_host(std::vector<float>(static_cast<size_t>(c.T * c.D), 0.01f), {c.T, c.D}, device), c.dtype);
-  const Tensor out = empty_like(head);
-  for (const std::string& direction : directions) {
-    if (direction == "fwd") {
-      const auto timings = time_in_turns({[&] { forward(c, b); }, [&] { products(c, head, scores, out); }});
-      row("ours", "fwd", timings[0], c.flops());
-      row("products alone", "fwd", timings[1], c.flops() * (c.causal ? 2 : 1));
-    } else {
-      row("ours", "bwd", time([&] { backward(c, b); }), 2.5 * c.flops());
-    }
-  }
+  const double q = s.q_bytes(), kv = s.kv_bytes(), one = q / static_cast<double>(s.T);
+  add("fwd", s.flops(), 2 * q + 2 * kv, "kernels/attention/attention.cu", forward_instance);
+  add("bwd", 2.5 * s.flops(), 4 * q + 4 * kv, "kernels/attention/attention_backward.cu", backward_instance);
+  add("decode", s.flops() / static_cast<double>(s.T) * (s.causal ? 2 : 1), 2 * one + 2 * kv,
+      "kernels/attention/attention_decode.cu", decode_instance);
 }
 
 }  // namespace
 
-int main(int argc, char** argv) try {
+int main(int argc, char** argv) {
   std::vector<int64_t> seqs;
-  std::vector<std::string> directions = {"fwd", "bwd"}, dtypes = {"f32", "bf16"};
-  std::string preset = "lm";
-  int64_t batch = 12;
-  Report report("attention");
-  report.app().add_option("--seq", seqs, "tokens of a sequence; default 128 for lm, 196 for vit")->delimiter(',');
-  report.app().add_option("--preset", preset, "lm or vit")->check(CLI::IsMember({"lm", "vit"}))->capture_default_str();
-  report.app().add_option("--batch", batch, "sequences")->capture_default_str();
-  report.app().add_option("--dir", directions, "fwd, bwd")->delimiter(',')->check(CLI::IsMember({"fwd", "bwd"}));
-  report.app().add_option("--dtype", dtypes, "f32, bf16")->delimiter(',')->check(CLI::IsMember({"f32", "bf16"}));
-  int exit_code = 0;
-  if (!report.parse(argc, argv, exit_code)) return exit_code;
-  const bool lm = preset == "lm";
-  if (seqs.empty()) seqs = {lm ? 128 : 196};
-  for (const int64_t T : seqs)
-    for (const std::string& dtype : dtypes)
-      run({batch, T, lm ? 9 : 12, lm ? 3 : 12, 64, lm, dtype == "f32" ? DType::f32 : DType::bf16}, directions, report);
-  return report.finish();
-} catch (const std::exception& error) {
-  std::cerr << "bench/attention: " << error.what() << std::endl;
-  return 1;
+  std::string preset = "lm", mask = "none";
+  int rope = -1;
+  KernelBench bench("attention", {"fwd", "bwd", "decode"});
+  bench.app().add_option("--seq", seqs, "tokens of a sequence; default 128 for lm, 196 for vit")->delimiter(',');
+  bench.app().add_option("--preset", preset, "lm or vit")->check(CLI::IsMember({"lm", "vit"}))->capture_default_str();
+  bench.app().add_option("--mask", mask, "none or leftpad")->check(CLI::IsMember({"none", "leftpad"}));
+  bench.app().add_option("--rope", rope, "0 or 1; default 1 for lm, 0 for vit")->check(CLI::Range(0, 1));
+  return bench.run(argc, argv, [&](const Request& request) {
+    const bool lm = preset == "lm";
+    std::vector<Case> cases;
+    for (const int64_t T : seqs.empty() ? std::vector<int64_t>{lm ? 128 : 196} : seqs)
+      for (const DType dtype : request.dtypes)
+        add_cases({request.batch_or(256, 12, dtype == DType::bf16 ? 4 : 2), T, lm ? 9 : 12, lm ? 3 : 12, 64, lm,
+                   rope < 0 ? lm : rope == 1, mask == "leftpad", dtype},
+                  request.device, cases);
+    return cases;
+  });
 }

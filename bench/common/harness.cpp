@@ -19,14 +19,7 @@
 namespace nanovlm::bench {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 constexpr double kShortest = 20e-6;  // a single timing should last at least this long
-
-double seconds_of(const std::function<void()>& f, int calls) {
-  const auto start = Clock::now();
-  for (int i = 0; i < calls; ++i) f();
-  return std::chrono::duration<double>(Clock::now() - start).count() / calls;
-}
 
 Timing summarise(std::vector<double> samples) {
   std::sort(samples.begin(), samples.end());
@@ -53,15 +46,15 @@ std::vector<Timing> time_in_turns(const std::vector<std::function<void()>>& fs, 
   std::vector<int> calls;
   for (const auto& f : fs) {
     for (int i = 0; i < options.warmup; ++i) f();
-    calls.push_back(std::max(1, static_cast<int>(kShortest / std::max(seconds_of(f, 1), 1e-9))));
+    calls.push_back(std::max(1, static_cast<int>(kShortest / std::max(options.clock.seconds(f, 1), 1e-9))));
   }
   std::vector<std::vector<double>> samples(fs.size());
-  const auto start = Clock::now();
+  const auto start = std::chrono::steady_clock::now();
   const double budget = options.min_seconds * static_cast<double>(fs.size());
   for (int n = 0; n < options.max_samples; ++n) {
-    const double elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+    const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (n >= options.min_samples && elapsed >= budget) break;
-    for (size_t i = 0; i < fs.size(); ++i) samples[i].push_back(seconds_of(fs[i], calls[i]));
+    for (size_t i = 0; i < fs.size(); ++i) samples[i].push_back(options.clock.seconds(fs[i], calls[i]));
   }
   std::vector<Timing> timings;
   for (auto& sample : samples) timings.push_back(summarise(std::move(sample)));
@@ -117,6 +110,7 @@ int Report::finish() {
                                      {"processor", processor()},
                                      {"cpu_backend", name_of(kernels::best_cpu_isa())},
                                      {"threads", omp_get_max_threads()}};
+  if (!device_.empty()) document["device"] = device_;
   document["rows"] = nlohmann::ordered_json::array();
   std::vector<std::string> columns;
   for (const Row& row : rows_) {
@@ -144,8 +138,9 @@ int Report::finish() {
     for (const auto& [name, value] : row)
       table.back()[static_cast<size_t>(std::find(columns.begin(), columns.end(), name) - columns.begin())] = value.text;
   }
-  std::printf("bench/%s on %s, %s, %d threads\n", subject_.c_str(), processor().c_str(),
-              name_of(kernels::best_cpu_isa()), omp_get_max_threads());
+  std::printf("bench/%s on %s, %s, %d threads%s%s\n", subject_.c_str(), processor().c_str(),
+              name_of(kernels::best_cpu_isa()), omp_get_max_threads(),
+              device_.empty() ? "" : "; device: ", device_.c_str());
   for (const auto& row : table) {
     for (size_t c = 0; c < columns.size(); ++c) {
       size_t width = 0;

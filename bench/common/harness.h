@@ -11,6 +11,8 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "bench/common/clock.h"
+
 namespace CLI {
 class App;
 }
@@ -27,6 +29,7 @@ struct TimingOptions {
   double min_seconds = 0.5;  // of measuring, after the warm-up
   int min_samples = 5, max_samples = 1000;
   int warmup = 1;
+  Clock clock = {};
 };
 
 // Calls f until both minima are reached. Calls shorter than 20 us are timed in groups.
@@ -54,11 +57,13 @@ class Report {
   };
   using Row = std::vector<std::pair<std::string, Value>>;
   void add(Row row);
-  void note(const std::string& line);  // printed under the table, and in the JSON's notes
-  int finish();                        // prints; returns the exit code
+  const std::vector<Row>& rows() const { return rows_; }
+  void set_device(const std::string& name) { device_ = name; }  // where it is not the processor
+  void note(const std::string& line);                           // printed under the table, and in the JSON's notes
+  int finish();                                                 // prints; returns the exit code
 
  private:
-  std::string subject_, json_path_;
+  std::string subject_, device_, json_path_;
   bool json_ = false;
   std::unique_ptr<CLI::App> app_;
   std::vector<Row> rows_;

@@ -1,0 +1,27 @@
+#include "bench/common/case.h"
+
+#include "engine/ops.h"
+
+namespace nanovlm::bench {
+
+Tensor normal(Shape shape, DType dtype, Random& random, const Device& device, float deviation) {
+  const Device host = Device::open("cpu");
+  return to_device(cast(random_normal(std::move(shape), deviation, random, host), dtype), device);
+}
+
+Values values_of(const Tensor& x) {
+  if (x.dtype() == DType::i32) {
+    const std::vector<int32_t> values = to_host_i32(x);
+    return Values(values.begin(), values.end());
+  }
+  const std::vector<float> values = to_host(x);
+  return Values(values.begin(), values.end());
+}
+
+Tensor segment_bounds(int64_t segments, int64_t rows, const Device& device) {
+  std::vector<int32_t> bounds;
+  for (int64_t s = 0; s <= segments; ++s) bounds.push_back(static_cast<int32_t>(s * rows));
+  return from_host(bounds, {segments + 1}, device);
+}
+
+}  // namespace nanovlm::bench

@@ -1,0 +1,125 @@
+#include "bench/common/clock.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "bench/common/case.h"
+#include "bench/common/harness.h"
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/parallel.h"
+
+#if defined(NANOVLM_CUDA_KERNELS)
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/gpu.h"
+#endif
+
+namespace nanovlm::bench {
+namespace {
+
+double host_seconds(const std::function<void()>& f, int calls) {
+  using Now = std::chrono::steady_clock;
+  const auto start = Now::now();
+  for (int i = 0; i < calls; ++i) f();
+  return std::chrono::duration<double>(Now::now() - start).count() / calls;
+}
+
+#if defined(NANOVLM_CUDA_KERNELS)
+// An event on the device's stream.
+class Event {
+ public:
+  Event() { cuda::check(cudaEventCreate(&event_), "bench: creating an event"); }
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  void record(const cuda::Gpu& gpu) {
+    cuda::check(cudaEventRecord(event_, gpu.compute_stream()), "bench: recording an event");
+  }
+  double seconds_since(const Event& start) const {
+    float milliseconds = 0;
+    cuda::check(cudaEventSynchronize(event_), "bench: waiting for an event");
+    cuda::check(cudaEventElapsedTime(&milliseconds, start.event_, event_), "bench: reading an event");
+    return milliseconds * 1e-3;
+  }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+double gpu_seconds(const cuda::Gpu& gpu, const std::function<void()>& f, int calls) {
+  Event start, stop;
+  start.record(gpu);
+  for (int i = 0; i < calls; ++i) f();
+  stop.record(gpu);
+  return stop.seconds_since(start) / calls;
+}
+#endif
+
+double host_copy_rate() {
+  const size_t bytes = size_t{256} << 20;
+  std::vector<char> from(bytes, 1), to(bytes);
+  const Timing timing = time(
+      [&] {
+        kernels::parallel_for(static_cast<int64_t>(bytes), 1 << 20, [&](int64_t begin, int64_t end) {
+          std::memcpy(to.data() + begin, from.data() + begin, static_cast<size_t>(end - begin));
+        });
+      },
+      {.min_seconds = 0.3});
+  require(to.back() == 1, "copying memory");
+  return 2.0 * static_cast<double>(bytes) / timing.least;
+}
+
+}  // namespace
+
+double Clock::seconds(const std::function<void()>& f, int calls) const {
+#if defined(NANOVLM_CUDA_KERNELS)
+  if (device_ && device_->kind() == DeviceKind::cuda) return gpu_seconds(*device_->context().gpu, f, calls);
+#endif
+  return host_seconds(f, calls);
+}
+
+int64_t Clock::cache_bytes() const {
+#if defined(NANOVLM_CUDA_KERNELS)
+  if (device_ && device_->kind() == DeviceKind::cuda) {
+    int device = 0, bytes = 0;
+    cuda::check(cudaGetDevice(&device), "bench: the GPU's number");
+    cuda::check(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, device), "bench: the size of its cache");
+    return bytes;
+  }
+#endif
+  return std::max<int64_t>(sysconf(_SC_LEVEL3_CACHE_SIZE), int64_t{8} << 20);
+}
+
+double copy_rate(const Device& device) {
+  if (device.is_host()) return host_copy_rate();
+  const int64_t n = int64_t{256} << 20;
+  const Tensor x = zeros({n}, DType::f32, device), y = empty_like(x);
+  const Timing timing = time(
+      [&] {
+        on(device, "cast", [&](auto backend, Stream stream) {
+          kernels::cast(backend, {x.data(), y.data(), n, DType::f32, DType::f32}, stream);
+        });
+      },
+      {.clock = Clock(device)});
+  return 2.0 * static_cast<double>(x.bytes()) / timing.least;
+}
+
+double product_rate(const Device& device, DType dtype) {
+  const int64_t n = device.is_host() ? 1024 : 8192;
+  Random random(1);
+  const Tensor a = normal({n, n}, dtype, random, device), b = normal({n, n}, dtype, random, device), c = empty_like(a);
+  const Timing timing = time(
+      [&] {
+        on(device, "matmul", [&](auto backend, Stream stream) {
+          kernels::matmul(backend, {a.data(), b.data(), c.data(), nullptr, n, n, n, false, true, false, dtype, dtype},
+                          stream);
+        });
+      },
+      {.min_seconds = 0.3, .clock = Clock(device)});
+  return 2.0 * static_cast<double>(n * n * n) / timing.least;
+}
+
+}  // namespace nanovlm::bench

@@ -1,0 +1,212 @@
+#include "bench/common/kernel_bench.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <iostream>
+
+#include "bench/common/compare.h"
+#include "bench/common/static_report.h"
+#include "engine/error.h"
+#if defined(NANOVLM_SIMT_KERNELS)
+#include "kernels/simt/executor.h"
+#endif
+
+namespace nanovlm::bench {
+namespace {
+
+DType dtype_named(const std::string& name) { return name == "bf16" ? DType::bf16 : DType::f32; }
+
+// Without a name the first of cuda and simt that this build and machine have; else cpu.
+Device open_device(const std::string& name, const std::vector<std::string>& kernels) {
+  if (!name.empty()) return Device::open(name, kernels);
+  for (const char* each : {"cuda", "simt"})
+    if (Device::why_absent(each).empty()) return Device::open(each, kernels);
+  return Device::open("cpu", kernels);
+}
+
+// The largest error relative to the result's largest number. Ends the bench where one is not close; a baseline may
+// round more often than the operation.
+double checked_error(const Case& c, const std::string& impl, const std::vector<Outcome>& outcomes, double slack) {
+  double worst = 0;
+  for (const Outcome& o : outcomes) {
+    const testing::Closeness found = testing::closeness(o.got, o.exact, o.rounded, o.terms);
+    require(found.error <= slack * found.allowed(),
+            text(impl, "'s ", o.name, " of ", c.operation, ' ', c.dir, ' ', name_of(c.dtype), " is off by ",
+                 found.error, ", at most ", slack * found.allowed(), " is rounding"));
+    worst = std::max(worst, found.error / std::max(testing::max_magnitude(o.exact), 1e-30));
+  }
+  return worst;
+}
+
+// Enough instances that a call finds nothing of the last one's operands in a cache.
+std::vector<Instance> rotation(const Case& c, Instance first, bool cold, const Device& device, uint64_t seed) {
+  constexpr double kCaches = 3, kMost = 64;
+  std::vector<Instance> sets = {std::move(first)};
+  const double wanted = cold ? kCaches * static_cast<double>(Clock(device).cache_bytes()) / c.bytes : 1;
+  while (static_cast<double>(sets.size()) < std::min(wanted, kMost)) sets.push_back(c.make(seed + sets.size()));
+  return sets;
+}
+
+}  // namespace
+
+int64_t Request::suited(int64_t for_cuda, int64_t for_cpu, int64_t for_simt) const {
+  return device.kind() == DeviceKind::cuda ? for_cuda : device.kind() == DeviceKind::cpu ? for_cpu : for_simt;
+}
+
+KernelBench::KernelBench(const std::string& subject, const std::vector<std::string>& directions)
+    : subject_(subject), report_(subject) {
+  Settings& s = settings_;
+  s.directions = directions;
+  app().add_option("--dir", s.directions, "directions")->delimiter(',')->check(CLI::IsMember(directions));
+  app()
+      .add_option("--dtype", s.dtypes, "of activations: bf16, fp32")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"bf16", "fp32", "f32"}));
+  app()
+      .add_option("--device", s.device, "cuda, simt or cpu; by default the first of them that is there")
+      ->check(CLI::IsMember({"cuda", "simt", "cpu"}));
+  app()
+      .add_option("--kernel", s.kernels, "on simt and cuda: the kernel of an operation that has several")
+      ->check(CLI::IsMember(kernels::KernelChoices::all()));
+  app().add_option("--batch", s.batch, "samples; by default what suits the device")->check(CLI::PositiveNumber);
+  app()
+      .add_option("--impl", s.impls,
+                  "what is timed: all, or some of ours, naive. Peers from cuDNN and cuBLASLt need a "
+                  "GPU and are not there yet")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"all", "ours", "naive"}));
+  app()
+      .add_option("--cache", s.cache,
+                  "cold: operands rotate through three times the last cache's bytes; hot: they stay")
+      ->check(CLI::IsMember({"cold", "hot"}))
+      ->capture_default_str();
+  app().add_option("--min-time", s.min_time, "seconds of measuring an implementation")->capture_default_str();
+  app().add_option("--min-samples", s.min_samples, "timings of an implementation")->capture_default_str();
+  app().add_option("--seed", s.seed, "of the operands")->capture_default_str();
+  app().add_option("--compare", s.compare, "an earlier run's --json FILE: exit 1 where a figure has grown");
+  app().add_option("--max-regress", s.max_regress, "by this many per cent")->capture_default_str();
+  app().add_flag("--limits", s.limits, "simt: exit 1 where a kernel wastes more than its limits");
+  app().add_flag("--no-ptxas", s.no_ptxas, "simt: leave out registers and occupancy, which take nvcc a while");
+}
+
+int KernelBench::run(int argc, char** argv, const Cases& cases) try {
+  int exit_code = 0;
+  if (!report_.parse(argc, argv, exit_code)) return exit_code;
+  return measure(cases);
+} catch (const std::exception& error) {
+  std::cerr << "bench/" << subject_ << ": " << error.what() << std::endl;
+  return 1;
+}
+
+int KernelBench::measure(const Cases& cases) {
+  const Device device = open_device(settings_.device, settings_.kernels);
+  Request request{device, {}, settings_.directions, settings_.batch};
+  for (const std::string& name : settings_.dtypes) request.dtypes.push_back(dtype_named(name));
+  report_.set_device(device.name());
+  const bool simt = device.kind() == DeviceKind::simt;
+  for (const Case& c : cases(request))
+    if (std::find(request.directions.begin(), request.directions.end(), c.dir) != request.directions.end())
+      simt ? report_case(c, device) : time_case(c, device);
+  if (simt)
+    report_.note(
+        "simt: what the kernels of one call need and waste, counted; h100_us and h200_us are lower bounds for the "
+        "full-size problem, no times. = rows: the operation; mb is what it moves, least_mb what it must.");
+  if (!settings_.compare.empty())
+    for (const std::string& line : regressions(settings_.compare, report_.rows(), settings_.max_regress))
+      faults_.push_back("grown: " + line);
+  for (const std::string& fault : faults_) report_.note(fault);
+  const int exit_code = report_.finish();
+  return faults_.empty() ? exit_code : 1;
+}
+
+void KernelBench::report_case(const Case& c, [[maybe_unused]] const Device& device) {
+#if defined(NANOVLM_SIMT_KERNELS)
+  if (!settings_.no_ptxas) compiled_.compile(c.sources);
+  const Instance instance = c.make(static_cast<uint64_t>(settings_.seed));
+  simt::Executor& executor = *device.context().executor;
+  executor.clear_reports();
+  instance.run();
+  const std::vector<simt::KernelReport> reports = executor.reports();
+  checked_error(c, "ours", instance.outcomes(), 1);
+  for (Report::Row& row : static_rows(c, reports, compiled_)) report_.add(std::move(row));
+  for (const std::string& line : wasteful_lines(reports)) report_.note(line);
+  for (const KnownExcess& excess : c.excesses)
+    report_.note(text(excess.kernel, ": known excess of ", excess.figure, ": ", excess.reason));
+  if (settings_.limits)
+    for (const std::string& line : beyond_limits(c, reports))
+      faults_.push_back(text("beyond its limit, ", c.dir, ' ', name_of(c.dtype), ": ", line));
+#else
+  fail("the simt device is not in this build: ", c.operation);
+#endif
+}
+
+double KernelBench::product_ceiling(const Device& device, DType dtype) {
+  double& rate = product_rates_[dtype == DType::bf16];
+  if (rate == 0) rate = product_rate(device, dtype);
+  if (copy_rate_ == 0) copy_rate_ = copy_rate(device);
+  return rate;
+}
+
+bool KernelBench::wanted(const std::string& impl) const {
+  const auto& impls = settings_.impls;
+  return std::find(impls.begin(), impls.end(), "all") != impls.end() ||
+         std::find(impls.begin(), impls.end(), impl) != impls.end();
+}
+
+void KernelBench::time_case(const Case& c, const Device& device) {
+  const uint64_t seed = static_cast<uint64_t>(settings_.seed);
+  const bool cold = settings_.cache == "cold";
+  const std::vector<Instance> sets = rotation(c, c.make(seed), cold, device, seed);
+  std::vector<std::string> names;
+  std::vector<double> errors;
+  std::vector<std::function<void()>> calls;
+  const auto add = [&](const std::string& name, double slack, const auto& of) {
+    if (!wanted(name)) return;
+    of(sets[0])();
+    names.push_back(name);
+    errors.push_back(checked_error(c, name, sets[0].outcomes(), slack));
+    calls.push_back([&sets, of, turn = size_t{0}]() mutable { of(sets[turn++ % sets.size()])(); });
+  };
+  add("ours", 1, [](const Instance& set) -> const std::function<void()>& { return set.run; });
+  for (size_t i = 0; i < sets[0].baselines.size(); ++i)
+    add(sets[0].baselines[i].name, 10,
+        [i](const Instance& set) -> const std::function<void()>& { return set.baselines[i].run; });
+
+  const double peak = product_ceiling(device, c.dtype);
+  const std::vector<Timing> timings = time_in_turns(
+      calls, {.min_seconds = settings_.min_time, .min_samples = settings_.min_samples, .clock = Clock(device)});
+  for (size_t i = 0; i < timings.size(); ++i) {
+    Report::Row row = timed_row(c, names[i], timings[i], errors[i], peak);
+    if (timings.size() > 1) row.push_back({"x_" + names.back(), value(timings.back().median / timings[i].median, 2)});
+    report_.add(std::move(row));
+  }
+}
+
+Report::Row KernelBench::timed_row(const Case& c, const std::string& impl, const Timing& t, double error,
+                                   double peak) const {
+  const double floor = std::max(c.bytes / copy_rate_, c.flops / peak);
+  // Cold operands cannot move more than a copy does: such a row was measured from a cache after all.
+  const bool from_cache = settings_.cache == "cold" && c.bytes / t.median > copy_rate_;
+  Report::Row row = {{"impl", value(impl)},
+                     {"operation", value(c.operation)},
+                     {"dir", value(c.dir)},
+                     {"dtype", value(std::string(name_of(c.dtype)))}};
+  for (const auto& [name, size] : c.shape) row.push_back({name, value(size)});
+  const Report::Row figures = {{"us_p50", value(t.median * 1e6, 1)},
+                               {"us_p10", value(t.p10 * 1e6, 1)},
+                               {"us_p90", value(t.p90 * 1e6, 1)},
+                               {"us_min", value(t.least * 1e6, 1)},
+                               {"n", value(int64_t{t.samples})},
+                               {"noise_pct", value(100 * t.noise(), 1)},
+                               {"tflops", value(c.flops / t.median * 1e-12, 3)},
+                               {"pct_peak", value(100 * c.flops / t.median / peak, 1)},
+                               {"gbps", value(c.bytes / t.median * 1e-9, 1)},
+                               {"pct_copy", value(100 * c.bytes / t.median / copy_rate_, 1)},
+                               {"pct_floor", value(100 * floor / t.median, 1)},
+                               {"rel_err", value(error, 7)},
+                               {"cache", value(from_cache ? "cache" : settings_.cache)}};
+  row.insert(row.end(), figures.begin(), figures.end());
+  return row;
+}
+
+}  // namespace nanovlm::bench

@@ -1,0 +1,115 @@
+// bench/patch_embedding [--dir fwd,bwd] ...
+//
+// Pictures of 224 x 224 in patches of 16 to 768 channels, with bias and position; backward the gradients of weight,
+// bias and position, as the model asks for them. Least bytes: images, weight, position and y once; backward images, dy,
+// position's gradient and dweight, which is added to.
+#include "kernels/patch_embedding/patch_embedding.h"
+
+#include <memory>
+
+#include "bench/common/kernel_bench.h"
+#include "tests/support/reference.h"
+
+using namespace nanovlm;
+using namespace nanovlm::bench;
+namespace reference = nanovlm::testing::reference;
+
+namespace {
+
+struct Problem {
+  int64_t B, C;
+  int S, p;
+  DType dtype;
+  int64_t P() const { return int64_t{S / p} * (S / p); }
+  int64_t K() const { return int64_t{3} * p * p; }
+  double flops() const { return 2.0 * static_cast<double>(B * P() * C * K()); }
+  double image_bytes() const { return 12.0 * static_cast<double>(B * S * S); }
+  double row_bytes() const { return 4.0 * static_cast<double>(B * P() * C); }
+};
+
+struct Operands {
+  Problem s;
+  Tensor images, weight, bias, position, y, dy, dweight, dbias, dposition, patches, rounded;
+
+  Operands(const Problem& s, const Device& device, uint64_t seed) : s(s) {
+    Random random(seed);
+    const auto numbers = [&](Shape shape) { return normal(std::move(shape), DType::f32, random, device); };
+    images = numbers({s.B, 3, s.S, s.S}), bias = numbers({s.C}), position = numbers({s.P(), s.C});
+    dy = numbers({s.B * s.P(), s.C}), weight = normal({s.C, s.K()}, s.dtype, random, device);
+    y = empty_like(dy), dweight = zeros({s.C, s.K()}, DType::f32, device);
+    dbias = zeros_like(bias), dposition = zeros_like(position);
+    patches = empty({s.B * s.P(), s.K()}, s.dtype, device), rounded = empty({s.B * s.P(), s.C}, s.dtype, device);
+  }
+  void forward() const {
+    on(y.device(), "patch_embedding", [&](auto backend, Stream stream) {
+      kernels::patch_embedding(backend,
+                               {images.f32(), weight.data(), bias.f32(), position.f32(), y.f32(), patches.data(), s.B,
+                                s.C, s.S, s.p, s.dtype},
+                               stream);
+    });
+  }
+  void backward() const {
+    on(y.device(), "patch_embedding_backward", [&](auto backend, Stream stream) {
+      kernels::patch_embedding_backward(
+          backend,
+          {images.f32(), weight.data(), dy.f32(), dweight.f32(), dbias.f32(), dposition.f32(), nullptr, patches.data(),
+           rounded.data(), s.B, s.C, s.S, s.p, s.dtype},
+          stream);
+    });
+  }
+  std::vector<Outcome> forward_outcomes() const {
+    const auto of = [&]<class Real>(Type<Real>) {
+      return reference::patch_embedding<Real>(values_of(images), values_of(weight), values_of(bias),
+                                              values_of(position), s.B, s.S, s.p, s.dtype);
+    };
+    return {{"y", values_of(y), of(Type<double>{}), of(Type<float>{})}};
+  }
+  std::vector<Outcome> backward_outcomes() const {
+    const auto of = [&]<class Real>(Type<Real>) {
+      return reference::patch_embedding_backward<Real>(values_of(images), values_of(weight), values_of(dy), s.B, s.C,
+                                                       s.S, s.p, s.dtype);
+    };
+    auto exact = of(Type<double>{}), rounded = of(Type<float>{});
+    return {{"dweight", values_of(dweight), std::move(exact.dweight), std::move(rounded.dweight)},
+            {"dbias", values_of(dbias), std::move(exact.dbias), std::move(rounded.dbias)},
+            {"dposition", values_of(dposition), std::move(exact.dposition), std::move(rounded.dposition)}};
+  }
+};
+
+Instance instance_of(bool forward, const Problem& s, const Device& device, uint64_t seed) {
+  const auto x = std::make_shared<Operands>(s, device, seed);
+  if (forward) return {[x] { x->forward(); }, [x] { return x->forward_outcomes(); }, {}};
+  return {[x] { x->backward(); }, [x] { return x->backward_outcomes(); }, {}};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  KernelBench bench("patch_embedding", {"fwd", "bwd"});
+  return bench.run(argc, argv, [](const Request& request) {
+    std::vector<Case> cases;
+    const bool simt = request.device.kind() == DeviceKind::simt;
+    for (const DType dtype : request.dtypes)
+      for (const bool forward : {true, false}) {
+        // The executor takes seconds a picture: there a fifth of the channels stand for all.
+        const Problem s{request.batch_or(64, 4, 1), simt ? 128 : 768, 224, 16, dtype};
+        const double weight = static_cast<double>(s.C * s.K()), position = static_cast<double>(s.P() * s.C);
+        Case c{"patch_embedding",
+               forward ? "fwd" : "bwd",
+               dtype,
+               {{"batch", s.B}, {"channels", s.C}},
+               s.flops(),
+               s.image_bytes() + s.row_bytes() + 4 * position +
+                   weight * (forward ? static_cast<double>(size_of(dtype)) : 8)};
+        c.full = 256.0 / static_cast<double>(s.B) * (768.0 / static_cast<double>(s.C));
+        c.sources = {"kernels/patch_embedding/patch_embedding.cu", "kernels/matmul/matmul.cu"};
+        c.limits.sectors = 1.35;  // a product: its results are stored as tensor cores hold them
+        if (!forward)
+          c.excesses = {{"patch_embedding", "bytes", 1.3,
+                         "the gradients of bias, position and weight read dy one after the other"}};
+        c.make = [=, device = request.device](uint64_t seed) { return instance_of(forward, s, device, seed); };
+        cases.push_back(std::move(c));
+      }
+    return cases;
+  });
+}
