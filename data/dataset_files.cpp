@@ -65,7 +65,7 @@ std::vector<DatasetFiles> in_folder(const DatasetFiles& named, const std::string
   if (subset == "all")
     for (const std::string& name : sorted_entries(folder, true)) add(folder + ":" + name, fs::path(folder) / name);
   else
-    add(named.name, fs::path(folder) / subset);
+    add(named.name, subset.empty() ? fs::path(folder) : fs::path(folder) / subset);
   if (!found.empty()) return found;
   std::string subsets;
   for (const std::string& name : sorted_entries(folder, true)) subsets += (subsets.empty() ? "" : ", ") + name;

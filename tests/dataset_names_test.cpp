@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 
 namespace {
 std::string record(const std::string& question) {
-  return R"({"texts":[{"user":")" + question + R"(","assistant":"a"}]})" + "\n";
+  return text(R"({"texts":[{"user":")", question, R"(","assistant":"a"}]})", "\n");
 }
 
 std::vector<std::string> questions(const RecordSource& source) {
@@ -58,7 +58,7 @@ TEST_CASE("folders, shards, subsets, patterns") {
   const Folder folder;
   folder.write("set/a/train.jsonl", record("a0") + record("a1"));
   folder.write("set/a/test.jsonl", record("a2"));
-  folder.write("set/b/train.json", "[" + record("b0") + ", " + record("b1") + "]");
+  folder.write("set/b/train.json", text("[", record("b0"), ", ", record("b1"), "]"));
   folder.write("set/readme/text.md", "nothing");
   const std::string set = folder.file("set");
   CHECK(questions(*open_dataset({set + ":a"})) == Strings{"a0", "a1"});
