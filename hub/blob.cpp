@@ -153,9 +153,9 @@ void receive(HttpClient& client, const std::string& url, const std::string& comm
   }
 }
 
-void check_room(const std::string& path, int64_t bytes) {
+void check_room(const std::string& path, const Entry& entry, int64_t bytes) {
   const int64_t room = free_bytes(path);
-  check(bytes <= room, path, ": expected room for ", bytes, " bytes, found ", room, " free");
+  check(bytes <= room, path, ": expected room for ", bytes, " bytes of ", entry.path, ", found ", room, " free");
 }
 
 }  // namespace
@@ -167,7 +167,7 @@ void fetch_blob(HttpClient& client, const Repository& repository, const std::str
   while (!cache.has_blob(entry)) {
     PartialFile partial(cache.blob(entry) + ".incomplete", entry);
     const bool resumed = partial.size() > 0;
-    check_room(cache.blob(entry), entry.size - partial.size());
+    check_room(cache.blob(entry), entry, entry.size - partial.size());
     receive(client, url, commit, entry, partial, progress);
     const std::string found = partial.digest();
     if (found == entry.etag()) {
