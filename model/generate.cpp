@@ -92,7 +92,7 @@ std::vector<std::vector<int32_t>> generate(const VisionLanguageModel& model, con
   prompt.labels = {};
   const Layout layout =
       layout_of(prompt, model.config.image_tokens(), model.config.lm_vocab_size, Padding::packed, model.device());
-  const int64_t B = std::max(layout.B, copies), V = model.config.lm_vocab_size;
+  const int64_t B = std::max(layout.B, copies);
   std::vector<std::vector<int32_t>> texts(static_cast<size_t>(B));
   if (options.max_new_tokens == 0) return texts;
 
@@ -116,11 +116,11 @@ std::vector<std::vector<int32_t>> generate(const VisionLanguageModel& model, con
   std::vector<int32_t> tokens(static_cast<size_t>(B), static_cast<int32_t>(model.config.lm_eos_token_id));
   for (int64_t step = 0; step < options.max_new_tokens; ++step) {
     if (step > 0) logits = decoder.step(tokens);
-    const std::vector<float> values = to_host(logits);
+    const std::vector<int32_t> chosen = sample(logits, options.sampling, random);
     for (int64_t b = 0; b < B; ++b) {
       const size_t i = static_cast<size_t>(b);
       if (ended[i]) continue;
-      tokens[i] = sample({values.data() + b * V, static_cast<size_t>(V)}, options.sampling, random[i]);
+      tokens[i] = chosen[i];
       texts[i].push_back(tokens[i]);
       if (options.on_token) options.on_token(b, tokens[i]);
       ended[i] = options.stop_at_eos && tokens[i] == model.config.lm_eos_token_id;

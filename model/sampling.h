@@ -1,8 +1,6 @@
-// From the logits of one position to the next token, in nanoVLM's order: top-k and top-p act on the raw logits, the
-// temperature only on what they leave.
+// From the logits of a position to the next token, in nanoVLM's order: kernels/sampling/sampling.h says how.
 #pragma once
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "engine/random.h"
@@ -18,15 +16,9 @@ struct SamplingOptions {
   void validate() const;  // Error: a value out of its range
 };
 
-struct Candidate {
-  int32_t token;
-  float probability;
-};
-
-// The tokens that survive the filters, likeliest first (equal ones by id), with their probabilities.
-std::vector<Candidate> candidates(std::span<const float> logits, const SamplingOptions& options);
-
-// Greedy: the largest logit, the lowest id on ties. Otherwise drawn from candidates().
-int32_t sample(std::span<const float> logits, const SamplingOptions& options, Random& random);
+// A token for each row of logits [R, V] f32; row r takes one number from random[r], none if greedy. Tokens are chosen
+// where the logits are: nothing else comes to the host. Error: a row with a logit that is not a number, or whose
+// largest is not finite.
+std::vector<int32_t> sample(const Tensor& logits, const SamplingOptions& options, std::vector<Random>& random);
 
 }  // namespace nanovlm
