@@ -1,8 +1,9 @@
-#include "kernels/cross_entropy/cross_entropy.h"
+#include "kernels/cross_entropy/head_cross_entropy.h"
+#include "kernels/gemm/gemm.h"
 
 #include "tests/support/backends.h"
 #include "tests/support/fixture.h"
-#include "tests/support/reference.h"
+#include "tests/support/product_reference.h"
 #include "tests/support/tolerance.h"
 
 namespace nanovlm::testing {
@@ -156,6 +157,78 @@ TEST_CASE("cross entropy agrees with PyTorch, which passes the same rule") {
     check_close("PyTorch's mean", fixture(k, "out"), mean(exact.loss), mean(rounded.loss), max_magnitude(rows));
     for_each_backend([&](auto backend, Stream stream) { check_outputs(run(backend, stream, o, DType::f32), o); });
   }
+}
+
+// ---- through the head
+
+struct HeadCase {
+  int64_t R, V, C;
+};
+
+struct HeadOperands {
+  Buffer h, weight, targets;
+  HeadCase shape;
+  float scale = 0.37f;
+
+  HeadOperands(HeadCase shape, DType dtype) : HeadOperands(shape, dtype, Random(shape.R + shape.V)) {}
+
+  template <class Real>
+  reference::CrossEntropy expected() const {
+    const Values logits = reference::product<Real>({shape.R, shape.V, shape.C, false, true, DType::f32}, h.values(),
+                                                   weight.values(), {}, {});
+    return reference::cross_entropy<Real>(logits, targets.values(), shape.V, scale, h.dtype());
+  }
+
+ private:
+  HeadOperands(HeadCase shape, DType dtype, Random random)
+      : h(random.normal(shape.R * shape.C, dtype)),
+        weight(random.normal(shape.V * shape.C, dtype, 2 / std::sqrt(shape.C))),
+        targets(random.integers(shape.R, shape.V)),
+        shape(shape) {}
+};
+
+template <class Backend>
+Outputs run(Backend backend, Stream stream, HeadOperands& o, bool gradient = true) {
+  const DType dtype = o.h.dtype();
+  const bool stored = kernels::head_stores_logits(kernels::kHasGemm<Backend>, dtype);
+  const auto [R, V, C] = o.shape;
+  Outputs out{Buffer(R, DType::f32), Buffer(gradient ? R * V : 0, dtype)};
+  Buffer logits(stored ? R * V : 0, DType::f32);
+  kernels::head_cross_entropy(
+      backend,
+      kernels::HeadCrossEntropy{o.h, o.weight, o.targets, out.loss, out.dlogits, logits, R, V, C, o.scale, dtype},
+      stream);
+  return out;
+}
+
+TEST_CASE("cross entropy through the head is as exact as the plain formula") {
+  // One tile and part of one; three tiles of the vocabulary, and of rows; four steps along a row.
+  for (DType dtype : kFloatDTypes)
+    for (HeadCase shape : {HeadCase{1, 1, 8}, {5, 33, 7}, {7, 300, 40}, {130, 140, 16}, {3, 131, 200}}) {
+      CAPTURE(name_of(dtype), shape.R, shape.V, shape.C);
+      HeadOperands operands(shape, dtype);
+      const reference::CrossEntropy exact = operands.expected<double>(), rounded = operands.expected<float>();
+      for_each_backend([&](auto backend, Stream stream) {
+        const Outputs out = run(backend, stream, operands);
+        check_close("loss", out.loss.values(), exact.loss, rounded.loss, 8);
+        check_close("dlogits", out.dlogits.values(), exact.dlogits, rounded.dlogits, operands.scale);
+        check_same_bits(out, run(backend, stream, operands));
+        CHECK(out.loss.same_bits(run(backend, stream, operands, false).loss));
+      });
+    }
+}
+
+TEST_CASE("NaN in a row of the head's input reaches its loss and no other row's") {
+  for_each_backend([](auto backend, Stream stream) {
+    HeadOperands o({3, 150, 16}, DType::bf16);
+    Values h = o.h.values();
+    h[16] = NAN;
+    o.h = Buffer(h, DType::bf16);
+    const Values loss = run(backend, stream, o).loss.values();
+    CHECK(std::isfinite(loss[0]));
+    CHECK(std::isnan(loss[1]));
+    CHECK(std::isfinite(loss[2]));
+  });
 }
 
 }  // namespace

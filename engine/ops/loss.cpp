@@ -1,4 +1,4 @@
-#include "kernels/cross_entropy/cross_entropy.h"
+#include "kernels/cross_entropy/head_cross_entropy.h"
 
 #include <algorithm>
 
@@ -10,7 +10,8 @@
 namespace nanovlm {
 namespace {
 
-// Rows whose logits are held at a time: large enough for an efficient product, small beside the model.
+// Of the logits, or their gradient, that are held at a time: large enough for an efficient product, small beside the
+// model.
 constexpr int64_t kLogitBytes = int64_t{96} << 20;
 
 // y * (*factor), in place
@@ -32,15 +33,18 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const std::ve
     check(target >= 0 && target < V, "linear_cross_entropy: target ", target, ", but the vocabulary has ", V);
   const Device device = h.device();
   const bool training = device.context().record_gradients && (h.requires_grad() || weight.requires_grad());
+  const bool head_learns = training && weight.requires_grad();
 
   const Tensor rounded = cast(h.detach(), dtype), w = cast(weight.detach(), dtype);
   const Tensor target = from_host(targets, {R}, device), row_loss = empty({R}, DType::f32, device);
-  const int64_t chunk = std::clamp<int64_t>(kLogitBytes / (V * 4), 1, R);
-  const Tensor logits = empty({chunk, V}, DType::f32, device);
+  const bool stored = kernels::head_stores_logits(device.kind() != DeviceKind::cpu, dtype);
+  const int64_t row_bytes = V * size_of(stored ? DType::f32 : dtype);
+  const int64_t chunk = stored || training ? std::clamp<int64_t>(kLogitBytes / row_bytes, 1, R) : R;
+  const Tensor logits = stored ? empty({chunk, V}, DType::f32, device) : Tensor();
   const Tensor dlogits = !training ? Tensor() : dtype == DType::f32 ? logits : empty({chunk, V}, dtype, device);
   Tensor dh, dweight;
-  if (training) {
-    dh = empty(h.shape(), h.dtype(), device);
+  if (training) dh = empty(h.shape(), h.dtype(), device);
+  if (head_learns) {
     const MemoryScope scope(device, MemoryClass::gradient);
     dweight = empty(weight.shape(), DType::f32, device);
   }
@@ -49,18 +53,16 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const std::ve
     const int64_t rows = std::min(chunk, R - begin);
     const Tensor part = rounded.slice(0, begin, begin + rows);
     on(device, "linear_cross_entropy", [&](auto backend, Stream stream) {
-      kernels::matmul(
-          backend, {part.data(), w.data(), logits.data(), nullptr, rows, V, C, false, true, false, dtype, DType::f32},
-          stream);
-      kernels::cross_entropy(backend,
-                             {logits.f32(), target.i32() + begin, row_loss.f32() + begin, dlogits.data(), rows, V,
-                              1.0f / static_cast<float>(R), dtype},
-                             stream);
+      kernels::head_cross_entropy(backend,
+                                  {part.data(), w.data(), target.i32() + begin, row_loss.f32() + begin, dlogits.data(),
+                                   stored ? logits.f32() : nullptr, rows, V, C, 1.0f / static_cast<float>(R), dtype},
+                                  stream);
       if (!training) return;
       kernels::matmul(backend,
                       {dlogits.data(), w.data(), dh.slice(0, begin, begin + rows).data(), nullptr, rows, C, V, false,
                        false, false, dtype, h.dtype()},
                       stream);
+      if (!head_learns) return;
       kernels::matmul(
           backend,
           {dlogits.data(), part.data(), dweight.data(), nullptr, V, C, rows, true, false, begin > 0, dtype, DType::f32},

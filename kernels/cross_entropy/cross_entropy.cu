@@ -3,15 +3,13 @@
 // gradient. fp32 arithmetic; two exp an element. Bound by memory.
 #include "kernels/cross_entropy/cross_entropy.h"
 
+#include "kernels/cross_entropy/finite.cuh"
 #include "kernels/elements.cuh"
 
 namespace nanovlm::kernels {
 namespace {
 
 constexpr int kThreads = 512;
-
-// Until a finite logit has been seen exp(x - max) is exp(-inf - -inf); any finite number in place of max gives 0.
-__device__ float finite(float max) { return max == -INFINITY ? 0 : max; }
 
 template <class T>
 __global__ void cross_entropy_kernel(const CrossEntropy a, bool vectors) {

@@ -2,14 +2,26 @@
 // model's products are a library's on a GPU; this one is measured beside it (bench/gemm) and is what fusions with a
 // product start from (tile.cuh).
 #pragma once
+#include <type_traits>
+
 #include "kernels/matmul/matmul.h"
 
 namespace nanovlm::kernels {
+
+// Whether a backend has these: those of GPUs do.
+template <class Backend>
+constexpr bool kHasGemm = std::is_same_v<Backend, Simt> || std::is_same_v<Backend, Cuda>;
 
 // As matmul, with in = bf16, on GPUs only: any M, N and K. Operands whose rows in memory start at multiples of 16 bytes
 // are copied asynchronously, others entry by entry. Sums run by rising k, in fp32.
 // Throws std::invalid_argument where `in` is not bf16, or bf16 is to be accumulated into.
 template <class Backend>
 void gemm(Backend, const Matmul&, Stream);
+
+// The same by Hopper's wgmma and bulk copies, for GPUs of compute capability 9.0. Rows of a and b in memory must start
+// at multiples of 16 bytes: a multiple of 8 entries from each other. Throws std::invalid_argument where they do not,
+// and std::runtime_error on another GPU.
+template <class Backend>
+void gemm_hopper(Backend, const Matmul&, Stream);
 
 }  // namespace nanovlm::kernels

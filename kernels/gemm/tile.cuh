@@ -127,8 +127,15 @@ struct GemmPlace {
   }
 };
 
-// Calls epilogue(row, column, sums) for the rows < M of each tile: by a whole warp for each row, lane l with the sums
-// of the columns 4 l ... 4 l + 3 of the tile. Those from N on are 0.
+// Calls epilogue(row, column, sums) for the rows < M of a tile, whose sums lie in shared memory: by a whole warp for
+// each row, lane l with the sums of the columns 4 l ... 4 l + 3 of the tile. Those from N on are 0.
+template <class Epilogue>
+__device__ void finish_rows(const float* rows, const GemmPlace& at, int64_t M, const Epilogue& epilogue) {
+  const int warp = thread_in_block() / kWarp, lane = thread_in_block() % kWarp;
+  for (int row = warp; row < GemmTile::kSize && at.row + row < M; row += GemmTile::kWarps)
+    epilogue(at.row + row, at.column + 4 * lane, ld16(rows + row * GemmTile::kSumStep + 4 * lane));
+}
+
 template <bool kTransposeA, bool kTransposeB, class Epilogue>
 __global__ void __launch_bounds__(GemmTile::kThreads, 2)
     gemm_kernel(const GemmOperand<!kTransposeA> a, const GemmOperand<kTransposeB> b, const Epilogue epilogue, int64_t M,
@@ -162,9 +169,7 @@ __global__ void __launch_bounds__(GemmTile::kThreads, 2)
   float* const rows = reinterpret_cast<float*>(stages);
   sums.store(rows);
   __syncthreads();
-  const int warp = thread_in_block() / kWarp, lane = thread_in_block() % kWarp;
-  for (int row = warp; row < GemmTile::kSize && at.row + row < M; row += GemmTile::kWarps)
-    epilogue(at.row + row, at.column + 4 * lane, ld16(rows + row * GemmTile::kSumStep + 4 * lane));
+  finish_rows(rows, at, M, epilogue);
 }
 
 template <bool kTransposeA, bool kTransposeB, class Epilogue>
