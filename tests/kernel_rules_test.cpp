@@ -19,7 +19,7 @@ struct Rule {
 };
 
 // The files that implement the vocabulary.
-const std::set<std::string> kVocabulary = {"kernels/cuda/words.cuh", "kernels/cuda/ptx.cuh"};
+const std::set<std::string> kVocabulary = {"kernels/cuda/words.cuh", "kernels/cuda/ptx.cuh", "kernels/cuda/hopper.cuh"};
 
 std::vector<fs::path> kernel_sources(const fs::path& root) {
   std::vector<fs::path> files;

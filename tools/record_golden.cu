@@ -5,13 +5,14 @@
 #include <cstdio>
 #include <exception>
 
-#include "tests/simt_kernels/golden.cuh"
+#include "tests/simt_kernels/golden_hopper.cuh"
 
 using namespace nanovlm;
 
 namespace {
 
 using Words = std::vector<uint32_t>;
+using kernels::LaunchShape;
 
 void print_words(const char* name, const Words& words) {
   std::printf("\"%s\": [", name);
@@ -30,6 +31,51 @@ Words run(cuda::Gpu& gpu, const kernels::GoldenCase& c, const Words& input) {
   return output;
 }
 
+// A kernel for Hopper GPUs, launched by `launch(out)`.
+template <class Launch>
+Words run_hopper(cuda::Gpu& gpu, const char* name, int words_out, const Launch& launch) {
+  Words output(static_cast<size_t>(words_out));
+  kernels::Scratch out(name, gpu.stream(), static_cast<int64_t>(output.size() * sizeof(uint32_t)));
+  launch(LaunchShape{1, kernels::kGoldenThreads, kernels::kGoldenHopperShared, gpu.stream()},
+         reinterpret_cast<uint32_t*>(out.floats()));
+  gpu.download(output.data(), out.floats(), output.size() * sizeof(uint32_t));
+  return output;
+}
+
+// A matrix of bf16 on the GPU.
+class Matrix {
+ public:
+  Matrix(cuda::Gpu& gpu, const std::vector<bf16>& values)
+      : memory_("matrix", gpu.stream(), static_cast<int64_t>(values.size() * sizeof(bf16))) {
+    gpu.upload(memory_.floats(), values.data(), values.size() * sizeof(bf16));
+  }
+  const bf16* data() { return reinterpret_cast<const bf16*>(memory_.floats()); }
+
+ private:
+  kernels::Scratch memory_;
+};
+
+void record_hopper(cuda::Gpu& gpu) {
+  const kernels::GoldenBox& box = kernels::kGoldenBox;
+  Matrix numbers(gpu, kernels::golden_numbers(box.rows * box.columns));
+  std::printf(",\n  ");
+  print_words("copy_box", run_hopper(gpu, "copy_box", 64 * 32, [&](const LaunchShape& shape, uint32_t* out) {
+                kernels::launch(
+                    "copy_box", kernels::golden_copy_box, shape,
+                    kernels::tensor_map("copy_box", numbers.data(), box.rows, box.columns, kernels::kGoldenRows), out,
+                    box.row, box.column);
+              }));
+  Matrix a(gpu, kernels::golden_matrix(1)), b(gpu, kernels::golden_matrix(2));
+  for (const kernels::GoldenProduct& p : kernels::golden_products()) {
+    std::printf(",\n  ");
+    print_words(p.name,
+                run_hopper(gpu, p.name, 64 * kernels::kGoldenThreads, [&](const LaunchShape& shape, uint32_t* out) {
+                  kernels::launch(p.name, p.kernel, shape, kernels::golden_map_of_a(p, a.data()),
+                                  kernels::golden_map_of_b(p, b.data()), out);
+                }));
+  }
+}
+
 void record() {
   cuda::Gpu gpu({.synchronous = true});
   std::printf("{\"device\": \"%s\", \"cases\": {\n", gpu.name().c_str());
@@ -43,6 +89,7 @@ void record() {
     std::printf("}");
     first = false;
   }
+  if (kernels::hopper()) record_hopper(gpu);
   std::printf("\n}}\n");
 }
 

@@ -85,6 +85,7 @@ void Block::start(Index index, uint64_t seed) {
   for (int w = 0; w < warps_; ++w) priorities_[w] = w;
   draw_priorities();
   shared_.begin_block();
+  async_work_.reset();
   deadline_ = {};
 
   blockIdx = {index.x, index.y, index.z};

@@ -20,6 +20,7 @@
 namespace nanovlm::simt {
 
 class Checker;
+struct AsyncWork;  // hopper.cpp
 
 constexpr int kWarpLanes = 32, kMaxThreads = 1024, kMaxWarps = kMaxThreads / kWarpLanes;
 
@@ -90,8 +91,8 @@ class Block {
     threads_[current_].operation = operation, threads_[current_].where = where;
     ++calls_;
   }
-  // While an access hook runs, which may be allocating, or looking up a line for a report, the watchdog's signal must not
-  // abandon the block; the hook itself looks whether the block has stalled.
+  // While an access hook runs, which may be allocating, or looking up a line for a report, the watchdog's signal must
+  // not abandon the block; the hook itself looks whether the block has stalled.
   void enter_hook() { in_hook_ = true; }
   void leave_hook() { in_hook_ = false; }
   // Counts atomics or accesses, and tells whether the block has done nothing else for the watchdog's time.
@@ -107,6 +108,8 @@ class Block {
 
   SharedMemory& shared() { return shared_; }
   Checker* checker() { return checker_; }
+  const Options& options() const { return *options_; }
+  std::shared_ptr<AsyncWork>& async_work() { return async_work_; }  // dropped when a block starts
   const Launch& launch() const { return *launch_; }
   Index index() const { return index_; }
   Index thread_index(int thread) const;
@@ -134,6 +137,7 @@ class Block {
   SharedMemory shared_;
   std::vector<Thread> threads_;
   std::vector<CopyQueue> copies_;  // by thread
+  std::shared_ptr<AsyncWork> async_work_;
 
   const Launch* launch_ = nullptr;
   const Options* options_ = nullptr;
@@ -155,7 +159,7 @@ class Block {
   uint64_t random_ = 0;
   int64_t calls_ = 0, calls_at_tick_ = -1;  // into the executor; written and read by the same host thread
   volatile bool in_hook_ = false;
-  int since_progress_ = 0;                  // atomics or accesses since a thread last met others or returned
+  int since_progress_ = 0;  // atomics or accesses since a thread last met others or returned
   int64_t collectives_ = 0, mma_flops_ = 0, static_shared_ = 0;
   std::chrono::steady_clock::time_point deadline_;
   std::unique_ptr<KernelError> error_;

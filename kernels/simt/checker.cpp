@@ -129,10 +129,11 @@ void Checker::check_shared_bytes(SiteId site, const char* address, int bytes, bo
   for (int i = 0; i < bytes; ++i) {
     if (states[i] == Byte::written) continue;
     const int64_t byte = address + i - array->begin;
-    return fault(site, states[i] == Byte::unwritten ? text("unwritten: reads byte ", byte, " of shared array '",
-                                                           array->key->name, "', which no thread has written")
-                                                    : text("missing wait: reads byte ", byte, " of shared array '",
-                                                           array->key->name, "', which a cp.async is still filling"));
+    return fault(site, states[i] == Byte::unwritten
+                           ? text("unwritten: reads byte ", byte, " of shared array '", array->key->name,
+                                  "', which no thread has written")
+                           : text("missing wait: reads byte ", byte, " of shared array '", array->key->name,
+                                  "', which an asynchronous copy is still filling"));
   }
 }
 
@@ -153,16 +154,24 @@ void Checker::copy_issued(const AsyncCopy& copy, Where where) {
   if (copy.valid_bytes > 0 && space_of(copy.from) != Space::own)
     check(sites_.of_wrapper("cp_async16 (source)", where), copy.from, copy.valid_bytes, false, false);
   check(site, copy.to, copy.bytes, true, false);
-  Byte* states = &bytes_[static_cast<size_t>(block_->shared().offset(copy.to))];
-  std::fill(states, states + copy.bytes, Byte::in_flight);
+  set_shared(copy.to, copy.bytes, Byte::in_flight);
   end_access();
 }
 
 void Checker::copy_done(const AsyncCopy& copy, Where where) {
   check_race(sites_.of_wrapper("cp_async_wait", where), copy.to, copy.bytes, true, false);
-  Byte* states = &bytes_[static_cast<size_t>(block_->shared().offset(copy.to))];
-  std::fill(states, states + copy.bytes, Byte::written);
+  set_shared(copy.to, copy.bytes, Byte::written);
   end_access();
+}
+
+void Checker::tensor_core_read(const void* address, int bytes, Where where) {
+  check_shared_bytes(sites_.of_wrapper("wgmma", where), static_cast<const char*>(address), bytes, false);
+  end_access();
+}
+
+void Checker::set_shared(const void* address, int bytes, Byte state) {
+  Byte* states = &bytes_[static_cast<size_t>(block_->shared().offset(address))];
+  std::fill(states, states + bytes, state);
 }
 
 void Checker::fault(SiteId site, const std::string& what) {

@@ -34,6 +34,10 @@ class Checker {
   // A cp.async writes from its issue on; its bytes may be read after the wait.
   void copy_issued(const AsyncCopy& copy, Where where);
   void copy_done(const AsyncCopy& copy, Where where);
+  // What the bulk copy engine and wgmma do (hopper.h): bytes that must not be read yet, that may be, and that are.
+  void being_filled(const void* address, int bytes) { set_shared(address, bytes, Byte::in_flight); }
+  void filled(const void* address, int bytes) { set_shared(address, bytes, Byte::written); }
+  void tensor_core_read(const void* address, int bytes, Where where);
 
  private:
   enum class Space { own, shared, device, host };
@@ -44,6 +48,7 @@ class Checker {
   void check(SiteId site, const void* address, int bytes, bool write, bool atomic);
   void check_shared_bytes(SiteId site, const char* address, int bytes, bool write);
   void check_race(SiteId site, const void* address, int bytes, bool write, bool atomic);
+  void set_shared(const void* address, int bytes, Byte state);
   void fault(SiteId site, const std::string& what);
   void end_access();
 

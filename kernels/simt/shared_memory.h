@@ -40,6 +40,7 @@ class SharedMemory {
 
   bool holds(const void* address) const { return address >= memory_.get() && address < memory_.get() + capacity_; }
   int64_t offset(const void* address) const { return static_cast<const char*>(address) - memory_.get(); }
+  char* at(int64_t offset) const { return memory_.get() + offset; }
   int64_t capacity() const { return capacity_; }
   int64_t static_bytes() const;  // of the arrays declared so far, but not the dynamic one
 

@@ -1,0 +1,306 @@
+#include "kernels/hopper.cuh"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "kernels/simt/block.h"
+#include "kernels/simt/checker.h"
+
+namespace nanovlm::simt {
+namespace {
+
+using kernels::TensorMap;
+
+constexpr uint32_t kRowBytes = 128, kPatternBytes = 1024, kChunkBytes = 16;
+constexpr int kM = 64, kN = 128, kK = 16, kWarpRows = 16;
+
+// PTX ISA, "Swizzling Modes", 128 bytes: bits 4 to 6 of an address are exclusive-ored with bits 7 to 9.
+uint32_t swizzled(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
+
+char* shared_at(uint32_t address) { return current_block->shared().at(address); }
+
+// What lies in the 8 bytes of a barrier.
+struct Arrivals {
+  static constexpr uint8_t kMade = 0xb5;
+  uint8_t made, phase, threads, missing;
+  int32_t bytes;  // expected and not yet copied
+
+  void look_for_end() {
+    if (missing == 0 && bytes == 0) phase ^= 1, missing = threads;
+  }
+};
+static_assert(sizeof(Arrivals) == sizeof(uint64_t));
+
+struct BoxCopy {
+  char* to;
+  TensorMap from;
+  int row, column;
+  uint64_t* barrier;
+  Where where;
+};
+
+// How a product finds an operand: PTX ISA, "Matrix Descriptor Format".
+struct Operand {
+  uint32_t start, next_box, next_rows;
+  bool transposed;
+
+  Operand(uint64_t descriptor, bool transposed) : transposed(transposed) {
+    const auto field = [&](int bit) { return static_cast<uint32_t>(descriptor >> bit & 0x3fff) << 4; };
+    start = field(0), next_box = field(16), next_rows = field(32);
+  }
+
+  // PTX ISA, "Strides" and the canonical layouts, for 16-bit elements and the swizzle of 128 bytes.
+  uint32_t address(uint32_t outer, uint32_t k) const {
+    return swizzled(start + (transposed ? outer / 64 * next_box + k / 8 * next_rows + k % 8 * kRowBytes + outer % 64 * 2
+                                        : outer / 8 * next_rows + outer % 8 * kRowBytes + k * 2));
+  }
+  float value(uint32_t outer, uint32_t k) const {
+    bf16 entry;
+    std::memcpy(&entry, shared_at(address(outer, k)), sizeof(entry));
+    return static_cast<float>(entry);
+  }
+  uint32_t end(uint32_t outers) const {
+    return start + kPatternBytes +
+           (transposed ? (outers / 64 - 1) * next_box + next_rows : (outers / 8 - 1) * next_rows);
+  }
+};
+
+struct Product {
+  Operand a, b;
+  float* d[kWarpLanes];
+  int rows;  // of d, from here on
+  uint32_t group;
+  bool done;
+  Where where;
+};
+
+struct ProductQueue {
+  std::vector<Product> products;
+  uint32_t groups = 0;  // committed so far
+};
+
+}  // namespace
+
+// What the copy engine and the tensor cores have been given and nobody has waited for.
+struct AsyncWork {
+  std::vector<BoxCopy> copies;
+  ProductQueue queues[kMaxWarps];
+};
+
+namespace {
+
+AsyncWork& work() {
+  std::shared_ptr<AsyncWork>& work = current_block->async_work();
+  if (!work) work = std::make_shared<AsyncWork>();
+  return *work;
+}
+
+bool late() { return current_block->options().copies == Copies::late; }
+
+Arrivals arrivals_of(const uint64_t* barrier, const char* operation, Where where) {
+  if (reinterpret_cast<uintptr_t>(barrier) % sizeof(uint64_t) != 0 || !current_block->shared().find(barrier))
+    current_block->fail(where, operation, ": the barrier is not 8 aligned bytes of shared memory");
+  Arrivals arrivals;
+  std::memcpy(&arrivals, barrier, sizeof(arrivals));
+  return arrivals;
+}
+
+Arrivals made_arrivals_of(const uint64_t* barrier, const char* operation, Where where) {
+  const Arrivals arrivals = arrivals_of(barrier, operation, where);
+  if (arrivals.made != Arrivals::kMade)
+    current_block->fail(where, operation, ": arrivals_init has not made this barrier");
+  return arrivals;
+}
+
+void set(uint64_t* barrier, const Arrivals& arrivals) { std::memcpy(barrier, &arrivals, sizeof(arrivals)); }
+
+void perform(const BoxCopy& copy) {
+  const TensorMap& from = copy.from;
+  const uint32_t to = kernels::shared_address(copy.to);
+  Checker* const checker = current_block->checker();
+  for (int r = 0; r < from.box_rows; ++r) {
+    const int64_t row = int64_t{copy.row} + r;
+    const bool inside = row >= 0 && row < from.rows;
+    const bf16* source = from.data + row * from.columns;
+    const int64_t left = std::min<int64_t>(from.columns - copy.column, kernels::kBoxColumns);
+    if (checker && inside && left > 0 && copy.column >= 0)
+      checker->wrapper_access("copy_box (source)", source + copy.column, static_cast<int>(left) * 2, false, copy.where);
+    for (int c = 0; c < kernels::kBoxColumns; ++c) {
+      const int64_t column = int64_t{copy.column} + c;
+      const bf16 entry = inside && column >= 0 && column < from.columns ? source[column] : bf16(0.0f);
+      const uint32_t place = to + static_cast<uint32_t>(r) * kRowBytes + static_cast<uint32_t>(c) * 2;
+      std::memcpy(shared_at(swizzled(place)), &entry, sizeof(entry));
+    }
+  }
+  Arrivals arrivals = made_arrivals_of(copy.barrier, "copy_box", copy.where);
+  arrivals.bytes -= from.box_rows * static_cast<int>(kRowBytes);
+  arrivals.look_for_end();
+  set(copy.barrier, arrivals);
+  if (checker) checker->filled(copy.to, from.box_rows * static_cast<int>(kRowBytes));
+}
+
+// The sum starts at d and adds the products by rising k, each rounded to fp32; a tensor core's own order and truncation
+// are not modelled.
+void perform(Product& product) {
+  float a[kWarpRows][kK], b[kK][kN];
+  for (uint32_t k = 0; k < kK; ++k) {
+    for (uint32_t m = 0; m < kWarpRows; ++m) a[m][k] = product.a.value(static_cast<uint32_t>(product.rows) + m, k);
+    for (uint32_t n = 0; n < kN; ++n) b[k][n] = product.b.value(n, k);
+  }
+  for (int m = 0; m < kWarpRows; ++m) {
+    const auto entry = [&](int n) -> float& { return product.d[m % 8 * 4 + n % 8 / 2][n / 8 * 4 + m / 8 * 2 + n % 2]; };
+    float sum[kN];
+    for (int n = 0; n < kN; ++n) sum[n] = entry(n);
+    for (int k = 0; k < kK; ++k)
+      for (int n = 0; n < kN; ++n) sum[n] += a[m][k] * b[k][n];
+    for (int n = 0; n < kN; ++n) entry(n) = sum[n];
+  }
+  product.done = true;
+}
+
+void check_operand(const Operand& operand, uint32_t first, uint32_t outers, uint32_t all, Where where) {
+  Block& block = *current_block;
+  if (operand.start & (kPatternBytes - kRowBytes))
+    block.fail(where, "wgmma: an operand starts in row ", operand.start / kRowBytes % 8,
+               " of its swizzle's pattern of 8, but must start in the first");
+  for (const uint32_t address : {operand.start, operand.end(all) - 1})
+    if (!block.shared().find(shared_at(address)))
+      block.fail(where, "out of bounds: wgmma reads outside every shared array of the block");
+  Checker* const checker = block.checker();
+  if (!checker) return;
+  const uint32_t outer_step = operand.transposed ? 8 : 1, k_step = operand.transposed ? 1 : 8;
+  for (uint32_t outer = first; outer < first + outers; outer += outer_step)
+    for (uint32_t k = 0; k < kK; k += k_step)
+      checker->tensor_core_read(shared_at(operand.address(outer, k)), kChunkBytes, where);
+}
+
+struct ProductSlot {
+  bool transpose_a, transpose_b;
+  float* d;
+  uint64_t a, b;
+  Where where;
+};
+
+void complete_product(void* const* slots, uint32_t, Block& block) {
+  const ProductSlot& first = *static_cast<const ProductSlot*>(slots[0]);
+  Product product{
+      Operand(first.a, first.transpose_a), Operand(first.b, first.transpose_b), {}, 0, 0, false, first.where};
+  for (int lane = 0; lane < kWarpLanes; ++lane) {
+    const ProductSlot& slot = *static_cast<const ProductSlot*>(slots[lane]);
+    if (slot.a != first.a || slot.b != first.b)
+      block.fail(first.where, "wgmma: the lanes of a warp bring different descriptors");
+    product.d[lane] = slot.d;
+  }
+  product.rows = block.warp() % 4 * kWarpRows;
+  check_operand(product.a, static_cast<uint32_t>(product.rows), kWarpRows, kM, first.where);
+  check_operand(product.b, 0, kN, kN, first.where);
+  ProductQueue& queue = work().queues[block.warp()];
+  product.group = queue.groups;
+  if (!late()) perform(product);
+  queue.products.push_back(product);
+  block.count_mma(2 * kWarpRows * kN * kK);
+}
+
+void complete_commit(void* const*, uint32_t, Block& block) { ++work().queues[block.warp()].groups; }
+
+void complete_wait(void* const* slots, uint32_t, Block& block) {
+  const uint32_t left = static_cast<uint32_t>(*static_cast<const int*>(slots[0]));
+  ProductQueue& queue = work().queues[block.warp()];
+  auto product = queue.products.begin();
+  for (; product != queue.products.end() && product->group + left < queue.groups; ++product)
+    if (!product->done) perform(*product);
+  queue.products.erase(queue.products.begin(), product);
+}
+
+void complete_nothing(void* const*, uint32_t, Block&) {}
+
+void meet(const char* operation, void* slot, Block::Complete complete, Where where) {
+  Block& block = *current_block;
+  if (block.lanes_in_warp() != kWarpLanes || block.warps() % 4 != 0)
+    block.fail(where, operation, " in a block of ", block.launch().shape.block.count(),
+               " threads, but it needs groups of four whole warps");
+  block.meet_warp(operation, 0xffffffff, slot, complete, where);
+}
+
+}  // namespace
+}  // namespace nanovlm::simt
+
+namespace nanovlm::kernels {
+
+using namespace simt;
+
+TensorMap tensor_map(const char* name, const bf16* data, int64_t rows, int64_t columns, int box_rows) {
+  if (reinterpret_cast<uintptr_t>(data) % kChunkBytes != 0 || columns % 8 != 0 || rows < 1 || columns < 1 ||
+      box_rows < 8 || box_rows > 256)
+    throw std::runtime_error(std::string(name) + ": " + std::to_string(rows) + " rows of " + std::to_string(columns) +
+                             " bf16 in boxes of " + std::to_string(box_rows) + " have no tensor map");
+  return {data, rows, columns, box_rows};
+}
+
+uint32_t shared_address(const void* pointer) { return static_cast<uint32_t>(current_block->shared().offset(pointer)); }
+
+void arrivals_init(uint64_t* barrier, int threads, Where where) {
+  current_block->note("arrivals_init", where);
+  arrivals_of(barrier, "arrivals_init", where);
+  set(barrier, {Arrivals::kMade, 0, static_cast<uint8_t>(threads), static_cast<uint8_t>(threads), 0});
+}
+
+void arrive_expecting(uint64_t* barrier, int bytes, Where where) {
+  current_block->note("arrive_expecting", where);
+  Arrivals arrivals = made_arrivals_of(barrier, "arrive_expecting", where);
+  arrivals.bytes += bytes, --arrivals.missing;
+  arrivals.look_for_end();
+  set(barrier, arrivals);
+}
+
+void wait_phase(uint64_t* barrier, int parity, Where where) {
+  while (made_arrivals_of(barrier, "wait_phase", where).phase == parity) {
+    std::vector<BoxCopy>& copies = work().copies;
+    const auto mine =
+        std::find_if(copies.begin(), copies.end(), [&](const BoxCopy& c) { return c.barrier == barrier; });
+    if (mine == copies.end()) {
+      current_block->yield("wait_phase", where);
+      continue;
+    }
+    const BoxCopy copy = *mine;
+    copies.erase(mine);
+    perform(copy);
+  }
+}
+
+void fence_async_proxy(Where where) { current_block->note("fence_async_proxy", where); }
+
+void copy_box(void* shared, const TensorMap& from, int row, int column, uint64_t* barrier, Where where) {
+  Block& block = *current_block;
+  block.note("copy_box", where);
+  const uint32_t begin = shared_address(shared), bytes = static_cast<uint32_t>(from.box_rows) * kRowBytes;
+  const char* last = static_cast<char*>(shared) + bytes - 1;
+  if (!block.shared().find(shared) || block.shared().find(shared) != block.shared().find(last))
+    block.fail(where, "out of bounds: copy_box writes ", bytes, " bytes that are not in one shared array");
+  if (begin % kPatternBytes != 0)
+    block.fail(where, "misaligned: copy_box to an address that is ", begin % kPatternBytes, " past a multiple of 1024");
+  made_arrivals_of(barrier, "copy_box", where);
+  for (const ProductQueue& queue : work().queues)
+    for (const Product& product : queue.products)
+      for (const auto& [operand, outers] : {std::pair{product.a, kM}, std::pair{product.b, kN}})
+        if (begin < operand.end(static_cast<uint32_t>(outers)) && operand.start < begin + bytes)
+          block.fail(where, "copy_box writes what the wgmma at ", product.where, " may still be reading");
+  const BoxCopy copy{static_cast<char*>(shared), from, row, column, barrier, where};
+  if (Checker* checker = block.checker()) checker->being_filled(shared, static_cast<int>(bytes));
+  if (late())
+    work().copies.push_back(copy);
+  else
+    perform(copy);
+}
+
+void wgmma(bool transpose_a, bool transpose_b, float* d, uint64_t a, uint64_t b, Where where) {
+  ProductSlot slot{transpose_a, transpose_b, d, a, b, where};
+  meet("wgmma_m64n128k16", &slot, complete_product, where);
+}
+void wgmma_fence(Where where) { meet("wgmma_fence", nullptr, complete_nothing, where); }
+void wgmma_commit(Where where) { meet("wgmma_commit", nullptr, complete_commit, where); }
+void wgmma_wait_newest(int groups_left, Where where) { meet("wgmma_wait", &groups_left, complete_wait, where); }
+
+}  // namespace nanovlm::kernels
