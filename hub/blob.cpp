@@ -170,10 +170,7 @@ void fetch_blob(HttpClient& client, const Repository& repository, const std::str
     check_room(cache.blob(entry), entry, entry.size - partial.size());
     receive(client, url, commit, entry, partial, progress);
     const std::string found = partial.digest();
-    if (found == entry.etag()) {
-      partial.commit(cache.blob(entry));
-      continue;
-    }
+    if (found == entry.etag()) return partial.commit(cache.blob(entry));
     partial.discard();
     // What an earlier run had left may be at fault; it is gone now.
     check(resumed, url, ": expected ", entry.sha256.empty() ? "git's digest " : "SHA-256 ", entry.etag(), ", found ",
