@@ -107,13 +107,28 @@ void File::read(void* destination, int64_t bytes, int64_t offset) const {
   if (progress.done != bytes) fail_reading(offset, bytes, progress.done, progress.error);
 }
 
-void File::read_parallel(void* destination, int64_t bytes, int64_t offset) const {
+void File::read_parallel(std::span<const Range> ranges) const {
+  std::vector<int64_t> ends;  // of each range, as if all of them lay behind one another
+  for (const Range& range : ranges) ends.push_back((ends.empty() ? 0 : ends.back()) + range.bytes);
   bool complete = true;  // an exception must not leave a parallel region
-  kernels::parallel_for(bytes, kPartBytes, [&](int64_t begin, int64_t end) {
-    if (pread_all(fd_, static_cast<char*>(destination) + begin, end - begin, offset + begin).done != end - begin)
-      __atomic_store_n(&complete, false, __ATOMIC_RELAXED);
+  kernels::parallel_for(ends.empty() ? 0 : ends.back(), kPartBytes, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(std::upper_bound(ends.begin(), ends.end(), begin) - ends.begin()); begin < end;
+         ++i) {
+      const Range& range = ranges[i];
+      const int64_t skipped = begin - (ends[i] - range.bytes), wanted = std::min(end, ends[i]) - begin;
+      char* destination = static_cast<char*>(range.destination) + skipped;
+      if (pread_all(fd_, destination, wanted, range.offset + skipped).done != wanted)
+        __atomic_store_n(&complete, false, __ATOMIC_RELAXED);
+      begin += wanted;
+    }
   });
-  if (!complete) read(destination, bytes, offset);  // which says what is wrong and where
+  if (complete) return;
+  for (const Range& range : ranges) read(range.destination, range.bytes, range.offset);  // says what is wrong and where
+}
+
+void File::read_parallel(void* destination, int64_t bytes, int64_t offset) const {
+  const Range range = {destination, bytes, offset};
+  read_parallel({&range, 1});
 }
 
 std::vector<uint8_t> File::read_all(int64_t max_bytes) const {
@@ -169,6 +184,12 @@ void NewFile::commit() {
   close(folder);
   // Some file systems have no fsync for folders.
   if (synced != 0 && error != EINVAL) fail_writing("made durable", error);
+}
+
+void write_file(const std::string& path, std::string_view bytes) {
+  NewFile file(path);
+  file.write(bytes);
+  file.commit();
 }
 
 }  // namespace nanovlm

@@ -2,6 +2,7 @@
 // files that appear whole or not at all.
 #pragma once
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,7 +29,12 @@ class File {
   // Exactly `bytes` bytes from `offset` on. Error: they are not there.
   void read(void* destination, int64_t bytes, int64_t offset) const;
 
-  // The same on all threads, for large ranges; not for use inside a parallel region.
+  // The same on all threads, for large ranges or many of them; not for use inside a parallel region.
+  struct Range {
+    void* destination;
+    int64_t bytes, offset;
+  };
+  void read_parallel(std::span<const Range> ranges) const;
   void read_parallel(void* destination, int64_t bytes, int64_t offset) const;
 
   // The whole file. Error: it holds more than max_bytes.
@@ -64,5 +70,8 @@ class NewFile {
   int64_t written_ = 0;
   int fd_ = -1;
 };
+
+// A NewFile of these bytes, committed.
+void write_file(const std::string& path, std::string_view bytes);
 
 }  // namespace nanovlm

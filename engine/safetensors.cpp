@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 #include <limits>
 
 #include <nlohmann/json.hpp>
 
+#include "engine/half.h"
 #include "engine/json.h"
 
 namespace nanovlm {
@@ -90,14 +90,6 @@ void check_tiling(const std::string& path, const std::map<std::string, Entry>& e
   }
   check(expected == file_bytes, path, ": byte ", expected,
         ": expected the end of the file after the last tensor, found ", file_bytes - expected, " more bytes");
-}
-
-float half_to_float(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16, exponent = (half >> 10) & 0x1fu;
-  const uint32_t mantissa = half & 0x3ffu;
-  if (exponent == 0) return std::copysign(std::ldexp(static_cast<float>(mantissa), -24), std::bit_cast<float>(sign));
-  const uint32_t wide = exponent == 31 ? 255u : exponent + 112u;
-  return std::bit_cast<float>(sign | (wide << 23) | (mantissa << 13));
 }
 
 // The tensor's bytes as values of the type the file holds.
@@ -193,6 +185,21 @@ void SafetensorsFile::read_into(const std::string& name, std::span<std::byte> de
   check(destination.size() == static_cast<size_t>(e.bytes()), place_of(path(), name, e.begin),
         ": expected a buffer of ", e.bytes(), " bytes, found ", destination.size());
   file_.read_parallel(destination.data(), e.bytes(), e.begin);
+}
+
+void SafetensorsFile::read_f32_into(const std::vector<std::pair<std::string, Tensor>>& tensors) const {
+  std::vector<File::Range> as_they_are;  // read together, so that small tensors keep every thread busy too
+  for (const auto& [name, x] : tensors) {
+    const Entry& e = entry(name);
+    check(e.shape.numel() == x.numel(), place_of(path(), name, e.begin), ": expected ", x.numel(), " numbers for ",
+          x.shape(), ", found ", e.shape);
+    if (x.device().is_host() && e.dtype == "F32")
+      as_they_are.push_back({x.f32(), x.bytes(), e.begin});
+    else
+      copy_from_host(x, read_f32(name).data(), x.bytes());
+  }
+  std::sort(as_they_are.begin(), as_they_are.end(), [](auto& a, auto& b) { return a.offset < b.offset; });
+  file_.read_parallel(as_they_are);
 }
 
 std::vector<float> SafetensorsFile::read_f32(const std::string& name) const {

@@ -24,6 +24,7 @@ class SafetensorsFile {
     Shape shape;
     int64_t begin = 0, end = 0;  // bytes in the file
     int64_t bytes() const { return end - begin; }
+    bool is_float() const { return dtype == "F32" || dtype == "BF16" || dtype == "F16" || dtype == "F64"; }
   };
 
   // Reads and checks the header.
@@ -41,6 +42,9 @@ class SafetensorsFile {
 
   // The bytes as they are in the file, into a buffer of exactly their size.
   void read_into(const std::string& name, std::span<std::byte> destination) const;
+
+  // The numbers of F32, BF16, F16 or F64 into contiguous f32 tensors of as many elements, on any device.
+  void read_f32_into(const std::vector<std::pair<std::string, Tensor>>& tensors) const;
 
   std::vector<float> read_f32(const std::string& name) const;    // F32, BF16, F16, F64
   std::vector<int64_t> read_i64(const std::string& name) const;  // I64, I32, U8, BOOL

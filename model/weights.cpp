@@ -1,12 +1,11 @@
 #include "model/weights.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <filesystem>
-#include <fstream>
 #include <set>
 
+#include "engine/file.h"
 #include "engine/safetensors.h"
 
 namespace nanovlm {
@@ -19,17 +18,6 @@ constexpr const char* kInvFreq = "decoder.rotary_embd.inv_freq";
 // The name under which the file holds a parameter.
 std::string name_in(const SafetensorsFile& file, const std::string& name, bool tied) {
   return tied && name == kEmbedding && !file.contains(name) ? kHead : name;
-}
-
-void write_text(const std::filesystem::path& path, const std::string& content) {
-  std::ofstream out(path, std::ios::binary);
-  out << content;
-  out.flush();
-  check(out.good(), path.string(), ": can't be written");
-  out.close();
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  check(fd >= 0 && fsync(fd) == 0, path.string(), ": can't be flushed to disk");
-  close(fd);
 }
 
 }  // namespace
@@ -51,22 +39,17 @@ void load_weights(VisionLanguageModel& model, const std::string& path, std::vect
     const SafetensorsFile::Entry& entry = file.entry(stored);
     if (entry.shape != x.shape())
       problems += text("\n  ", stored, ": shape is ", entry.shape, ", expected ", x.shape());
-    if (entry.dtype != "F32" && entry.dtype != "BF16" && entry.dtype != "F16" && entry.dtype != "F64")
+    if (!entry.is_float())
       problems += text("\n  ", stored, ": dtype is ", entry.dtype, ", expected F32, BF16, F16 or F64");
   });
   check(problems.empty(), path, ": does not hold the weights of this model:", problems);
   for (const auto& [name, entry] : file.entries())
     if (!used.contains(name)) warnings.push_back(text(path, ": unknown tensor \"", name, "\" is ignored"));
 
-  walk(model, "", [&](const std::string& name, Tensor& x) {
-    const std::string stored = name_in(file, name, tied);
-    if (x.device().is_host() && file.entry(stored).dtype == "F32") {
-      file.read_into(stored, {static_cast<std::byte*>(x.data()), static_cast<size_t>(x.bytes())});
-    } else {
-      const std::vector<float> values = file.read_f32(stored);
-      copy_from_host(x, values.data(), x.bytes());
-    }
-  });
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  walk(model, "",
+       [&](const std::string& name, const Tensor& x) { tensors.emplace_back(name_in(file, name, tied), x.detach()); });
+  file.read_f32_into(tensors);
 }
 
 VisionLanguageModel load_checkpoint(const std::string& folder, const Device& device,
@@ -96,7 +79,7 @@ void save_checkpoint(VisionLanguageModel& model, const std::string& folder) {
   fs::create_directories(temporary, error);
   check(!error, temporary.string(), ": can't be created: ", error.message());
 
-  write_text(temporary / "config.json", to_json_text(model.config));
+  write_file((temporary / "config.json").string(), to_json_text(model.config));
   std::map<std::string, std::string> metadata = {{"format", "pt"}};
   if (model.decoder.tied()) metadata[kEmbedding] = kHead;
   write_safetensors((temporary / "model.safetensors").string(), checkpoint_tensors(model), metadata);

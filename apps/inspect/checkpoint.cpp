@@ -26,13 +26,9 @@ struct Line {
   double norm = 0, mean = 0, largest = 0;
 };
 
-bool is_float(const std::string& dtype) {
-  return dtype == "F32" || dtype == "BF16" || dtype == "F16" || dtype == "F64";
-}
-
 Line look(const SafetensorsFile& file, const std::string& name) {
   Line line{name, file.entry(name)};
-  line.has_norm = is_float(line.entry.dtype);
+  line.has_norm = line.entry.is_float();
   if (!line.has_norm) return line;
   const std::vector<float> values = file.read_f32(name);
   double sum = 0;
