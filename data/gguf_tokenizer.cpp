@@ -1,0 +1,123 @@
+#include "data/gguf_tokenizer.h"
+
+#include <filesystem>
+
+#include <nlohmann/json.hpp>
+
+#include "engine/file.h"
+
+namespace nanovlm {
+namespace {
+using nlohmann::json;
+
+constexpr int64_t kControl = 3;  // the type of a token that no text contains
+
+json added_tokens(const std::vector<std::string>& tokens, const std::vector<int64_t>& types) {
+  json added = json::array();
+  for (size_t id = 0; id < tokens.size(); ++id)
+    if (types[id] == kControl)
+      added.push_back({{"id", id},
+                       {"content", tokens[id]},
+                       {"single_word", false},
+                       {"lstrip", false},
+                       {"rstrip", false},
+                       {"normalized", false},
+                       {"special", true}});
+  return added;
+}
+
+json byte_level(bool add_prefix_space) {
+  return {{"type", "ByteLevel"}, {"add_prefix_space", add_prefix_space}, {"trim_offsets", true}, {"use_regex", true}};
+}
+
+json tokenizer_json(const GgufFile& gguf, const std::vector<std::string>& tokens, const json& added) {
+  json vocabulary = json::object();
+  for (size_t id = 0; id < tokens.size(); ++id) vocabulary[tokens[id]] = id;
+  const json pre_tokenizers = {{{"type", "Digits"}, {"individual_digits", true}}, byte_level(false)};
+  return {{"version", "1.0"},
+          {"truncation", nullptr},
+          {"padding", nullptr},
+          {"added_tokens", added},
+          {"normalizer", nullptr},
+          {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", pre_tokenizers}}},
+          {"post_processor", nullptr},
+          {"decoder", byte_level(true)},
+          {"model",
+           {{"type", "BPE"},
+            {"dropout", nullptr},
+            {"unk_token", nullptr},
+            {"continuing_subword_prefix", nullptr},
+            {"end_of_word_suffix", nullptr},
+            {"fuse_unk", false},
+            {"byte_fallback", false},
+            {"ignore_merges", false},
+            {"vocab", vocabulary},
+            {"merges", gguf.strings("tokenizer.ggml.merges")}}}};
+}
+
+// The roles that the file names: {"eos_token": "<|im_end|>", ...}.
+json special_tokens(const GgufFile& gguf, const std::vector<std::string>& tokens) {
+  json special = json::object();
+  for (const auto& [role, name] :
+       {std::pair{"bos_token", "bos"}, {"eos_token", "eos"}, {"unk_token", "unknown"}, {"pad_token", "padding"}}) {
+    const std::string key = text("tokenizer.ggml.", name, "_token_id");
+    if (!gguf.has(key)) continue;
+    const int64_t id = gguf.integer(key);
+    check(id >= 0 && id < static_cast<int64_t>(tokens.size()), gguf.path(), ": ", key, ": expected a token, 0 to ",
+          tokens.size() - 1, ", found ", id);
+    special[role] = tokens[static_cast<size_t>(id)];
+  }
+  return special;
+}
+
+json tokenizer_config(const GgufFile& gguf, size_t tokens, const json& added, const json& special) {
+  json config = {{"add_prefix_space", false},
+                 {"added_tokens_decoder", json::object()},
+                 {"additional_special_tokens", json::array()},
+                 {"clean_up_tokenization_spaces", false},
+                 {"model_max_length", gguf.integer("llama.context_length")},
+                 {"tokenizer_class", "GPT2Tokenizer"},
+                 {"vocab_size", tokens}};
+  for (json token : added) {
+    config["additional_special_tokens"].push_back(token["content"]);
+    const std::string id = token["id"].dump();
+    token.erase("id");
+    config["added_tokens_decoder"][id] = token;
+  }
+  config.update(special);
+  if (gguf.has("tokenizer.chat_template")) config["chat_template"] = gguf.string("tokenizer.chat_template");
+  return config;
+}
+
+// Error: a text that is not UTF-8, as JSON has to be.
+void write_json(const std::string& source, const std::string& path, const json& document, int indent) {
+  std::string content;
+  try {
+    content = document.dump(indent);
+  } catch (const json::exception& error) {
+    fail(source, ": expected texts in UTF-8 for ", path, ", found ", error.what());
+  }
+  write_file(path, content);
+}
+
+}  // namespace
+
+void write_tokenizer(const GgufFile& gguf, const std::string& folder) {
+  for (const auto& [key, expected] : {std::pair{"tokenizer.ggml.model", "gpt2"}, {"tokenizer.ggml.pre", "smollm"}})
+    check(gguf.string(key) == expected, gguf.path(), ": ", key, ": expected ", expected, ", found ", gguf.string(key));
+  const std::vector<std::string>& tokens = gguf.strings("tokenizer.ggml.tokens");
+  const std::vector<int64_t>& types = gguf.integers("tokenizer.ggml.token_type");
+  check(tokens.size() == types.size(), gguf.path(), ": tokenizer.ggml.token_type: expected ", tokens.size(),
+        " types, one a token, found ", types.size());
+
+  const json added = added_tokens(tokens, types);
+  json special = special_tokens(gguf, tokens);
+  const json config = tokenizer_config(gguf, tokens.size(), added, special);
+  special["additional_special_tokens"] = config["additional_special_tokens"];
+  const std::filesystem::path to = folder;
+  write_json(gguf.path(), (to / "tokenizer.json").string(), tokenizer_json(gguf, tokens, added), -1);
+  write_json(gguf.path(), (to / "tokenizer_config.json").string(), config, 2);
+  write_json(gguf.path(), (to / "special_tokens_map.json").string(), special, 2);
+}
+
+}  // namespace nanovlm
