@@ -1,24 +1,43 @@
 #include "model/trainer.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "engine/schedule.h"
 
 namespace nanovlm {
-namespace {
 
-std::vector<ParameterGroup> groups_of(VisionLanguageModel& model, const TrainerOptions& options) {
-  ParameterGroup projector{{}, options.lr_mp}, backbones{{}, options.lr_backbones};
-  walk(model, "", [&](const std::string& name, Tensor& x) {
-    (name.starts_with("MP.") ? projector : backbones).parameters.push_back(x);
-  });
-  return {projector, backbones};
+std::vector<Trainer::Part> Trainer::parts_of(const TrainerOptions& options) {
+  const std::vector<Part> parts = {{"MP.", options.lr_mp},
+                                   {"vision_encoder.", options.lr_vision_backbone.value_or(options.lr_backbones)},
+                                   {"decoder.", options.lr_language_backbone.value_or(options.lr_backbones)}};
+  check(std::any_of(parts.begin(), parts.end(), [](const Part& part) { return part.lr != 0; }),
+        "every learning rate is 0: there is nothing to train");
+  return parts;
 }
 
-}  // namespace
+std::vector<ParameterGroup> Trainer::groups_of(VisionLanguageModel& model, const std::vector<Part>& parts) {
+  std::vector<ParameterGroup> groups;
+  for (const Part& part : parts) groups.push_back({{}, part.lr});
+  const bool tied = model.decoder.tied();
+  walk(model, "", [&](const std::string& name, Tensor& x) {
+    for (size_t i = 0; i < parts.size(); ++i) {
+      if (!name.starts_with(parts[i].prefix)) continue;
+      if (parts[i].lr == 0)
+        x = x.detach();
+      else
+        groups[i].parameters.push_back(x);
+    }
+  });
+  if (tied) model.decoder.head = model.decoder.token_embedding;
+  return groups;
+}
 
 Trainer::Trainer(VisionLanguageModel& model, TrainerOptions options)
-    : model_(model), options_(std::move(options)), optimizer_(groups_of(model, options_), options_.adamw) {}
+    : model_(model),
+      options_(std::move(options)),
+      parts_(parts_of(options_)),
+      optimizer_(groups_of(model, parts_), options_.adamw) {}
 
 StepResult Trainer::step(const std::vector<Batch>& micro_batches, int64_t accumulation) {
   check(!micro_batches.empty(), "a step without a batch");
@@ -27,7 +46,8 @@ StepResult Trainer::step(const std::vector<Batch>& micro_batches, int64_t accumu
   StepResult result;
   result.lr_mp = get_lr(number, options_.lr_mp, options_.max_steps);
   result.lr_backbones = get_lr(number, options_.lr_backbones, options_.max_steps);
-  const std::vector<double> lrs = {result.lr_mp, result.lr_backbones};
+  std::vector<double> lrs;
+  for (const Part& part : parts_) lrs.push_back(get_lr(number, part.lr, options_.max_steps));
   Forward run;
   run.dtype = options_.dtype;
 

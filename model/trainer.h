@@ -1,7 +1,8 @@
 // One optimizer step of nanoVLM's training: forward and backward over the micro-batches, clipping, AdamW with two
-// rates.
+// rates, or one for each part.
 #pragma once
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "engine/optimizer.h"
@@ -11,6 +12,9 @@ namespace nanovlm {
 
 struct TrainerOptions {
   double lr_mp = 2e-3, lr_backbones = 1e-4;
+  // A rate of its own for either backbone; none: lr_backbones. A part whose rate is 0 is frozen: its parameters get no
+  // gradient, no moments and no weight decay, and do not count in the gradient's norm.
+  std::optional<double> lr_vision_backbone, lr_language_backbone;
   std::optional<double> max_grad_norm;  // none: no clipping
   int64_t max_steps = 1;                // length of the learning-rate schedule
   DType dtype = DType::f32;
@@ -20,9 +24,9 @@ struct TrainerOptions {
 };
 
 struct StepResult {
-  std::vector<double> losses;       // of each micro-batch, not divided
-  std::optional<double> grad_norm;  // before clipping
-  double lr_mp = 0, lr_backbones = 0;
+  std::vector<double> losses;          // of each micro-batch, not divided
+  std::optional<double> grad_norm;     // before clipping
+  double lr_mp = 0, lr_backbones = 0;  // of lr_backbones, whether or not a backbone has a rate of its own
 };
 
 // A loss that is no finite number; the step has not been taken.
@@ -33,6 +37,7 @@ struct NonFiniteLoss : Error {
 
 class Trainer {
  public:
+  // Error: every part is frozen.
   Trainer(VisionLanguageModel& model, TrainerOptions options);
 
   // Each micro-batch's mean loss is divided by `accumulation` (by default their number; nanoVLM divides a short last
@@ -42,8 +47,17 @@ class Trainer {
   int64_t steps() const { return optimizer_.steps(); }
 
  private:
+  // A part of the model with a learning rate, which the schedule scales.
+  struct Part {
+    std::string prefix;  // of its parameters' names
+    double lr;
+  };
+  static std::vector<Part> parts_of(const TrainerOptions& options);
+  static std::vector<ParameterGroup> groups_of(VisionLanguageModel& model, const std::vector<Part>& parts);
+
   VisionLanguageModel& model_;
   TrainerOptions options_;
+  std::vector<Part> parts_;
   AdamW optimizer_;
 };
 

@@ -172,3 +172,37 @@ TEST_CASE("a batch whose labels are all masked is an error that says so") {
   Trainer trainer(model, {});
   CHECK_THROWS_WITH(trainer.step({batch}), Catch::Contains("ignored"));
 }
+
+TEST_CASE("a part whose rate is 0 keeps every bit, and the others learn as if it were there") {
+  for (const Device& device : devices()) {
+    INFO("device: " << device.name());
+    const Batch batch = BatchFile(fixture("train-v1/batches.safetensors")).read(0);
+    const auto trained = [&](TrainerOptions options) {
+      VisionLanguageModel model = initial_model(device);
+      options.max_steps = 100;
+      Trainer trainer(model, options);
+      trainer.step({batch});
+      std::map<std::string, std::vector<float>> numbers;
+      walk(model, "", [&](const std::string& name, const Tensor& x) { numbers[name] = to_host(x); });
+      return numbers;
+    };
+    VisionLanguageModel untouched = initial_model(device);
+    std::map<std::string, std::vector<float>> before;
+    walk(untouched, "", [&](const std::string& name, const Tensor& x) { before[name] = to_host(x); });
+    TrainerOptions options;
+    const auto all = trained(options);
+    for (const std::string frozen : {"vision_encoder.", "decoder.", "MP."}) {
+      TrainerOptions some = options;
+      if (frozen == "vision_encoder.") some.lr_vision_backbone = 0;
+      if (frozen == "decoder.") some.lr_language_backbone = 0;
+      if (frozen == "MP.") some.lr_mp = 0;
+      for (const auto& [name, numbers] : trained(some)) {
+        INFO("frozen: " << frozen << ", parameter: " << name);
+        CHECK(numbers == (name.starts_with(frozen) ? before : all).at(name));
+      }
+    }
+    TrainerOptions none = options;
+    none.lr_mp = none.lr_backbones = 0;
+    CHECK_THROWS_AS(trained(none), Error);
+  }
+}
