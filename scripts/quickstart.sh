@@ -6,16 +6,18 @@
 #   answers.png        test pictures with question, answer and truth
 #   blind/             two epochs of the same training without pictures, for comparison (skipped with --no-blind): by then
 #                      all that the questions alone can teach is learned
-# Usage: scripts/quickstart.sh [--preset FILE.json] [--out DIR] [--no-blind]
+# With --smollm2 the language part is not trained from nothing: it starts as SmolLM2-135M-Instruct (scripts/smollm2.sh).
+# Usage: scripts/quickstart.sh [--preset FILE.json] [--smollm2] [--out DIR] [--no-blind]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-preset=assets/presets/easy_vqa.json out=out/quickstart blind=1
+preset=assets/presets/easy_vqa.json out=out/quickstart blind=1 smollm2=0
 while [ $# -gt 0 ]; do
   case "$1" in
     --preset) preset=$2; shift 2 ;;
+    --smollm2) smollm2=1 preset=assets/presets/easy_vqa_smollm2.json; shift ;;
     --out) out=$2; shift 2 ;;
     --no-blind) blind=0; shift ;;
-    *) echo "quickstart: unknown argument \"$1\"; usage: scripts/quickstart.sh [--preset FILE.json] [--out DIR] [--no-blind]" >&2; exit 2 ;;
+    *) echo "quickstart: unknown argument \"$1\"; usage: scripts/quickstart.sh [--preset FILE.json] [--smollm2] [--out DIR] [--no-blind]" >&2; exit 2 ;;
   esac
 done
 SECONDS=0
@@ -29,6 +31,11 @@ cmake -S . -B build/quickstart -G Ninja -DCMAKE_BUILD_TYPE=Release -DNANOVLM_TES
   -DNANOVLM_SIMT=OFF "${launcher[@]}" >/dev/null
 cmake --build build/quickstart -j "$jobs" --target train eval generate inspect
 bin=build/quickstart/bin
+
+if [ "$smollm2" = 1 ] && [ ! -f out/smollm2/config.json ]; then
+  step "Fetching SmolLM2-135M-Instruct"
+  scripts/smollm2.sh
+fi
 
 data=out/easy-vqa
 if [ ! -f "$data/test.jsonl" ]; then

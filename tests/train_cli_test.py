@@ -17,6 +17,7 @@ BIN = os.path.abspath(sys.argv.pop(1))
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FIXTURES = os.path.join(ROOT, "tests", "fixtures")
 TRAIN = os.path.join(FIXTURES, "train-v1")
+BACKBONES = os.path.join(FIXTURES, "backbones")
 TOKENIZER = os.path.join(ROOT, "assets", "tokenizer")
 
 TINY = {
@@ -24,7 +25,7 @@ TINY = {
         "vit_hidden_dim": 16, "vit_inter_dim": 32, "vit_patch_size": 8, "vit_img_size": 16, "vit_n_heads": 2,
         "vit_n_blocks": 1, "lm_hidden_dim": 16, "lm_inter_dim": 32, "lm_n_heads": 2, "lm_n_kv_heads": 1,
         "lm_n_blocks": 1, "IMAGE_TOKEN_LENGTH": 1, "TOTAL_SEQUENCE_LENGTH": 33, "lm_max_length": 32,
-        "mp_pixel_shuffle_factor": 2,
+        "mp_pixel_shuffle_factor": 2, "vlm_load_backbone_weights": False,
     },
     "train": {"batch_size": 4, "epochs": 2, "eval_interval": 3, "val_ratio": 0.2, "lr_mp": 0.01,
               "lr_backbones": 0.01, "init": "balanced"},
@@ -152,6 +153,37 @@ class Train(unittest.TestCase):
         for cpu, simt in zip(losses["cpu"], losses["simt"], strict=True):
             self.assertAlmostEqual(cpu, simt, delta=1e-5 * max(1, abs(cpu)))
 
+    def test_a_run_starts_from_backbones_and_freezes_what_has_rate_0(self):
+        self.write_data()
+        with open(self.path("config.json"), "w") as file:
+            json.dump({"vlm": {"vit_img_size": 32, "vit_patch_size": 8, "IMAGE_TOKEN_LENGTH": 4, "lm_max_length": 32,
+                               "TOTAL_SEQUENCE_LENGTH": 36},
+                       "train": {**TINY["train"], "epochs": 4}}, file)
+        backbones = ("--vit_model_type", os.path.join(BACKBONES, "siglip"),
+                     "--lm_model_type", os.path.join(BACKBONES, "llama-sharded"))
+        result = self.run_train(*self.data_arguments("out", *backbones, "--lr_backbones", "0"))
+        self.assertIn("vit_hidden_dim = 48", result.stdout)
+        self.assertIn("Extending token embeddings from 97 to 49152", result.stderr)
+        losses = [line["batch_loss"] for line in self.metrics(self.path("out")) if "batch_loss" in line]
+        self.assertLess(losses[-1], losses[0])
+        trained = self.tensors(self.path("out", "last"))
+        for name, mapped in (("vision_encoder.", "siglip"), ("decoder.", "llama-sharded")):
+            for key, data in self.tensors(BACKBONES, mapped + ".mapped.safetensors").items():
+                if "token_embedding" not in key and "inv_freq" not in key:
+                    self.assertTrue(trained[name + key].startswith(data), name + key)
+
+        result = self.run_train(*self.data_arguments("bad", *backbones, "--lm_vocab_size", "50"), code=1)
+        self.assertIn("lm_vocab_size is 50, but must be at least the file's vocab_size, 97", result.stderr)
+
+    def tensors(self, *path):
+        """The tensors of a safetensors file, or of a checkpoint's, as bytes by name."""
+        path = os.path.join(*path)
+        with open(path if os.path.isfile(path) else os.path.join(path, "model.safetensors"), "rb") as file:
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+            data = file.read()
+        header.pop("__metadata__", None)
+        return {name: data[slice(*entry["data_offsets"])] for name, entry in header.items()}
+
     def test_an_earlier_run_s_metrics_stay(self):
         self.write_data()
         for _ in range(2):
@@ -184,7 +216,8 @@ class Train(unittest.TestCase):
         with open(self.path("empty", "train.jsonl"), "w"):
             pass
         for arguments, expected in (
-                (("--batches", self.path("none.safetensors"), "--out", self.path("o")), "none.safetensors"),
+                (("--batches", self.path("none.safetensors"), "--checkpoint", TRAIN, "--out", self.path("o")),
+                 "none.safetensors"),
                 (("--batches", batches, "--checkpoint", self.path("empty"), "--out", self.path("o")), "config.json"),
                 (("--batches", batches, "--checkpoint", TRAIN, "--out", os.path.join(blocked, "x")), "file"),
                 (self.data_arguments("o", "--vit_n_heads", "3"), "vit_n_heads"),

@@ -98,6 +98,8 @@ void TrainConfig::validate() const {
   };
   rate("lr_mp", lr_mp);
   rate("lr_backbones", lr_backbones);
+  rate("lr_vision_backbone", lr_vision_backbone.value_or(lr_backbones));
+  rate("lr_language_backbone", lr_language_backbone.value_or(lr_backbones));
   rate("weight_decay", weight_decay);
   rule(beta2 >= 0 && beta2 < 1, "beta2", beta2, "at least 0 and below 1");
   rule(!data_cutoff_idx || *data_cutoff_idx > 0, "data_cutoff_idx", data_cutoff_idx.value_or(0), "above 0, or none");

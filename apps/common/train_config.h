@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/error.h"
+#include "model/backbones.h"
 #include "model/config.h"
 
 namespace nanovlm {
@@ -27,6 +28,9 @@ struct TrainConfig {
   bool resume_from_vlm_checkpoint = false;
 
   // Ours.
+  std::optional<double> lr_vision_backbone, lr_language_backbone;  // none: lr_backbones; 0: frozen
+  bool resize_position_embedding = false;  // to vit_img_size, instead of taking the vision backbone's picture size
+
   std::string dtype = "bf16";  // of products: bf16 or f32
   int64_t seed = 0;
   std::string init = "nanovlm";    // or balanced: see Init in model/vision_language_model.h
@@ -54,6 +58,7 @@ struct TrainConfig {
 struct RunConfig {
   VLMConfig vlm;
   TrainConfig train;
+  Backbones backbones;  // where the weights are that the run starts from, if it does
   std::vector<std::string> warnings;
 };
 
@@ -82,6 +87,9 @@ void TrainConfig::fields(F&& f) {
   f("eval_interval", eval_interval);
   f("epochs", epochs);
   f("resume_from_vlm_checkpoint", resume_from_vlm_checkpoint);
+  f("lr_vision_backbone", lr_vision_backbone);
+  f("lr_language_backbone", lr_language_backbone);
+  f("resize_position_embedding", resize_position_embedding);
   f("dtype", dtype);
   f("seed", seed);
   f("init", init);

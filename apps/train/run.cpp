@@ -10,6 +10,7 @@
 #include "apps/common/dataset_argument.h"
 #include "apps/common/loaded_model.h"
 #include "apps/common/pretrained.h"
+#include "apps/train/start.h"
 #include "data/survey.h"
 #include "model/weights.h"
 
@@ -23,17 +24,6 @@ std::string reference_name(const TrainConfig& train, int64_t samples) {
   std::strftime(date, sizeof date, "%m%d", std::localtime(&now));
   return text("nanoVLM_1xGPU_", samples, "samples_bs", train.batch_size * train.gradient_accumulation_steps, "_ep",
               train.epochs, "_lr", train.lr_backbones, "-", train.lr_mp, "_", date);
-}
-
-VisionLanguageModel make_model(const RunConfig& config, const Device& device, std::vector<std::string>& warnings) {
-  if (config.train.resume_from_vlm_checkpoint) {
-    const std::string folder = pretrained_folder("train", config.vlm.vlm_checkpoint_path);
-    return load_checkpoint(folder, device, warnings);
-  }
-  VisionLanguageModel model(config.vlm, device);
-  model.initialise(static_cast<uint64_t>(config.train.seed),
-                   config.train.init == "balanced" ? Init::balanced : Init::nanovlm);
-  return model;
 }
 
 bool as_reference(const TrainConfig& train) { return train.compat == "nanovlm-v1"; }
@@ -94,7 +84,7 @@ Run::Run(const Settings& settings, const RunConfig& config)
       warnings_(config.warnings),
       device_(settings.device.open(warnings_)),
       log_(settings.out),
-      model_(make_model(config, device_, warnings_)) {
+      model_(starting_model(config, device_, warnings_)) {
   for (const std::string& warning : warnings_) log_.note("warning: " + warning);
   say(nanovlm::describe(config));
   open_batches();
@@ -117,7 +107,7 @@ void Run::open_dataset_batches() {
   const Split split = split_rows(
       *rows, {static_cast<uint64_t>(train_.seed), train_.data_cutoff_idx, train_.val_ratio, row_order(train_)});
   std::vector<std::string> warnings;
-  const PromptTokenizer tokenizer = load_tokenizer(settings_.tokenizer, vlm.lm_tokenizer, vlm, warnings);
+  const PromptTokenizer tokenizer = load_tokenizer(settings_.tokenizer, tokenizer_folder(vlm), vlm, warnings);
   for (const std::string& warning : warnings) log_.note("warning: " + warning);
 
   check_loss(*rows, split, tokenizer, train_, vlm);
@@ -138,6 +128,8 @@ void Run::make_trainer() {
   TrainerOptions options;
   options.lr_mp = train_.lr_mp;
   options.lr_backbones = train_.lr_backbones;
+  options.lr_vision_backbone = train_.lr_vision_backbone;
+  options.lr_language_backbone = train_.lr_language_backbone;
   options.max_grad_norm = train_.max_grad_norm;
   // The reference counts its schedule in micro-batches and advances it by steps: with accumulation only a part is run.
   const bool reference_schedule = as_reference(train_) || ready_batches;

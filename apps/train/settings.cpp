@@ -1,6 +1,7 @@
 #include "apps/train/settings.h"
 
 #include "apps/common/pretrained.h"
+#include "apps/train/start.h"
 
 namespace nanovlm::training {
 
@@ -38,7 +39,9 @@ RunConfig configuration(const Settings& s) {
     given["resume_from_vlm_checkpoint"] = "true";
     given["vlm_checkpoint_path"] = *s.checkpoint;
   }
-  return read_run_config(s.config, given);
+  RunConfig config = read_run_config(s.config, given);
+  find_backbones(config);
+  return config;
 }
 
 }  // namespace nanovlm::training

@@ -1,0 +1,47 @@
+#include "apps/train/start.h"
+
+#include <filesystem>
+
+#include "apps/common/output.h"
+#include "apps/common/pretrained.h"
+#include "model/weights.h"
+
+namespace nanovlm::training {
+namespace {
+
+std::string backbone_folder(const std::string& name) {
+  if (name.empty() || std::filesystem::is_directory(name)) return name;
+  return fetch_snapshot("train", name, "main", {"config.json", "*.safetensors", "*.safetensors.index.json"}).folder;
+}
+
+}  // namespace
+
+void find_backbones(RunConfig& config) {
+  if (!config.vlm.vlm_load_backbone_weights || config.train.resume_from_vlm_checkpoint) return;
+  config.backbones = {backbone_folder(config.vlm.vit_model_type), backbone_folder(config.vlm.lm_model_type),
+                      config.train.resize_position_embedding};
+  configure_from(config.backbones, config.vlm);
+}
+
+VisionLanguageModel starting_model(const RunConfig& config, const Device& device, std::vector<std::string>& warnings) {
+  if (config.train.resume_from_vlm_checkpoint)
+    return load_checkpoint(pretrained_folder("train", config.vlm.vlm_checkpoint_path), device, warnings);
+  const auto seed = static_cast<uint64_t>(config.train.seed);
+  VisionLanguageModel model(config.vlm, device);
+  model.initialise(seed, config.train.init == "balanced" ? Init::balanced : Init::nanovlm);
+  std::vector<std::string> notes;
+  load_backbones(config.backbones, model, seed, notes);
+  note("train", notes);
+  return model;
+}
+
+std::string tokenizer_folder(const VLMConfig& config) {
+  const std::string& name = config.lm_tokenizer;
+  if (std::filesystem::is_directory(name)) return name;
+  const bool ours = name.empty() || name == "HuggingFaceTB/cosmo2-tokenizer" || name == "HuggingFaceTB/SmolLM2-135M";
+  if (ours || !config.vlm_load_backbone_weights) return "";
+  return fetch_snapshot("train", name, "main", {"tokenizer.json", "tokenizer_config*.json", "special_tokens_map*.json"})
+      .folder;
+}
+
+}  // namespace nanovlm::training
