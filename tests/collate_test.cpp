@@ -7,6 +7,8 @@
 #include <cmath>
 #include <filesystem>
 
+#include "engine/file.h"
+#include "engine/json.h"
 #include "engine/safetensors.h"
 #include "tests/support/folder.h"
 #include "tests/support/messages.h"
@@ -244,15 +246,6 @@ TEST_CASE("a picture is turned upright, resized and kept") {
   const Tensor images = collator.collate(samples, cpu).images;
   CHECK(std::vector<float>(images.f32(), images.f32() + 192) == expected);
   CHECK(std::vector<float>(images.f32() + 192, images.f32() + 384) == expected);
-}
-
-TEST_CASE("the picture cache keeps what fits and no more") {
-  PictureCache cache(2 * (300 + 300));
-  const auto picture = std::make_shared<const Image>(Image{10, 10, std::vector<uint8_t>(300)});
-  for (const char* key : {"a", "b", "c"}) cache.keep(key, picture);
-  CHECK(cache.find("a") == picture);
-  CHECK(cache.find("b") == picture);
-  CHECK(cache.find("c") == nullptr);
 }
 
 TEST_CASE("the end token is read beside the tokenizer") {
