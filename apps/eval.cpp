@@ -3,12 +3,12 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/common/cli.h"
+#include "apps/common/dataset_argument.h"
 #include "apps/common/device_option.h"
 #include "apps/common/evaluate.h"
 #include "apps/common/loaded_model.h"
 #include "apps/common/output.h"
 #include "apps/common/pretrained.h"
-#include "data/dataset.h"
 #include "data/multiple_choice.h"
 #include "engine/file.h"
 
@@ -56,7 +56,7 @@ EvaluationData data_of(const Settings& s, const LoadedModel& loaded) {
   if (s.compat == "nanovlm-v1") collate = CollateOptions::nanovlm_v1(config.vit_img_size, config.lm_max_length);
 
   EvaluationData data;
-  data.source = open_dataset(s.dataset, s.split);
+  data.source = open_dataset_argument(s.dataset, s.split);
   data.rows = all_rows(*data.source);
   if (s.limit && *s.limit < data.source->size()) data.rows.resize(static_cast<size_t>(*s.limit));
   if (s.task == "loss")

@@ -110,10 +110,6 @@ Split split_rows(const Dataset& dataset, const SplitOptions& options) {
   return split;
 }
 
-Split split_rows(int64_t rows, uint64_t seed, std::optional<int64_t> data_cutoff_idx, double val_ratio) {
-  return cut(rows, {seed, data_cutoff_idx, val_ratio});
-}
-
 std::vector<int64_t> all_rows(const RecordSource& source) {
   std::vector<int64_t> rows(static_cast<size_t>(source.size()));
   std::iota(rows.begin(), rows.end(), int64_t{0});

@@ -78,9 +78,6 @@ struct Split {
 // these are for validation. Error: val_ratio not in [0, 1), nothing left to train on.
 Split split_rows(const Dataset& dataset, const SplitOptions& options);
 
-// The same for rows of weight 1, in our order.
-Split split_rows(int64_t rows, uint64_t seed, std::optional<int64_t> data_cutoff_idx, double val_ratio);
-
 // 0, 1, 2, ...: the order of the files.
 std::vector<int64_t> all_rows(const RecordSource& source);
 

@@ -114,6 +114,7 @@ void TrainConfig::validate() const {
   rule(init == "nanovlm" || init == "balanced", "init", init, "nanovlm or balanced");
   rule(compat == "none" || compat == "nanovlm-v1", "compat", compat, "none or nanovlm-v1");
   rule(workers >= 0 && workers <= 256, "workers", workers, "0 to 256");
+  rule(picture_cache_mib >= 0 && picture_cache_mib <= 1 << 24, "picture_cache_mib", picture_cache_mib, "0 to 16777216");
   rule(eval_batches >= 0, "eval_batches", eval_batches, "0 (all) or more");
   rule(shuffle == "own" || shuffle == "reference" || shuffle == "none", "shuffle", shuffle, "own, reference or none");
   rule(max_no_loss_share >= 0 && max_no_loss_share <= 1, "max_no_loss_share", max_no_loss_share, "0 to 1");

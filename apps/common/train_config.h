@@ -33,19 +33,21 @@ struct TrainConfig {
 
   std::string dtype = "bf16";  // of products: bf16 or f32
   int64_t seed = 0;
-  std::string init = "nanovlm";    // or balanced: see Init in model/vision_language_model.h
-  std::string compat = "none";     // or nanovlm-v1: the reference's behaviour, its mistakes included
-  std::string shuffle = "own";     // own: by our random numbers; reference: rows in train.py's order; none: as stored
-  bool reshuffle = true;           // another order in every epoch
-  bool dense = false;              // compute padded rows too
-  int64_t workers = 2;             // threads that prepare batches
-  int64_t eval_batches = 64;       // of the validation set in each evaluation; 0: all
-  double max_bad_share = 0.1;      // of records, before the run stops
-  double max_no_loss_share = 0.5;  // of samples without a label that counts; with more the run does not start
-  double beta2 = 0.999;            // AdamW's
-  double weight_decay = 0.01;      // AdamW's
-  bool blind = false;              // pictures replaced by grey: what the questions alone teach
-  int64_t max_training_steps = 0;  // optimizer steps; 0: as many as the epochs give
+  std::string init = "nanovlm";      // or balanced: see Init in model/vision_language_model.h
+  std::string compat = "none";       // or nanovlm-v1: the reference's behaviour, its mistakes included
+  std::string shuffle = "own";       // own: by our random numbers; reference: rows in train.py's order; none: as stored
+  bool reshuffle = true;             // another order in every epoch
+  bool dense = false;                // compute padded rows too
+  int64_t workers = 2;               // threads that prepare batches
+  int64_t picture_cache_mib = 256;   // of memory for decoded pictures
+  std::string picture_cache_folder;  // where decoded pictures go that memory has no room for; none: nowhere
+  int64_t eval_batches = 64;         // of the validation set in each evaluation; 0: all
+  double max_bad_share = 0.1;        // of records, before the run stops
+  double max_no_loss_share = 0.5;    // of samples without a label that counts; with more the run does not start
+  double beta2 = 0.999;              // AdamW's
+  double weight_decay = 0.01;        // AdamW's
+  bool blind = false;                // pictures replaced by grey: what the questions alone teach
+  int64_t max_training_steps = 0;    // optimizer steps; 0: as many as the epochs give
 
   // Every field, as f(name, field).
   template <class F>
@@ -98,6 +100,8 @@ void TrainConfig::fields(F&& f) {
   f("reshuffle", reshuffle);
   f("dense", dense);
   f("workers", workers);
+  f("picture_cache_mib", picture_cache_mib);
+  f("picture_cache_folder", picture_cache_folder);
   f("eval_batches", eval_batches);
   f("max_bad_share", max_bad_share);
   f("max_no_loss_share", max_no_loss_share);

@@ -4,10 +4,10 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "apps/common/dataset_argument.h"
 #include "apps/common/loaded_model.h"
 #include "apps/common/output.h"
 #include "apps/inspect/sections.h"
-#include "data/dataset.h"
 #include "data/loader.h"
 #include "engine/safetensors.h"
 
@@ -144,7 +144,7 @@ void inspect_batch(const Settings& s) {
   const PromptTokenizer text = load_tokenizer(s.tokenizer, s.config, config, warnings);
   note("inspect", warnings);
   const auto collator = collator_of(s, config, text);
-  const auto source = open_dataset(s.dataset, s.split);
+  const auto source = open_dataset_argument(s.dataset, s.split);
   std::vector<int64_t> rows = all_rows(*source);
   check(s.first < source->size(), "--first ", s.first, ": expected a record of the ", source->size(),
         " in the data set");
@@ -171,8 +171,8 @@ void inspect_batch(const Settings& s) {
 void add_batch(CommandLine& line) {
   const auto s = std::make_shared<Settings>();
   CommandLine section = line.section("batch", "records as the model is given them", [s] { inspect_batch(*s); });
-  section.option("--dataset", s->dataset, "folder or .jsonl file; several are put together").required();
-  section.option("--split", s->split, "in a folder: which <split>.jsonl");
+  section.option("--dataset", s->dataset, "files, folders, patterns, FOLDER:SUBSET; several are put together").required();
+  section.option("--split", s->split, "in a folder: which files");
   section.option("--tokenizer", s->tokenizer, "tokenizer.json; else the checkpoint's own, else the one in assets/");
   section.option("--config", s->config, "config.json or checkpoint: picture size and longest text");
   section.option("--image_size", s->image_size, "in place of the configuration's").in(1, 8192);

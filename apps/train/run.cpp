@@ -44,7 +44,7 @@ RowOrder row_order(const TrainConfig& train) {
 // A run in which most samples teach nothing would look like any other. Looks at the first samples in training order.
 void check_loss(const Dataset& data, const Split& split, const PromptTokenizer& tokenizer, const TrainConfig& train,
                 const VLMConfig& vlm) {
-  constexpr size_t kLookedAt = 1000;
+  constexpr size_t kLookedAt = 256;
   std::vector<int64_t> rows = split.train;
   rows.resize(std::min(rows.size(), kLookedAt));
   SurveyOptions options;
@@ -112,8 +112,7 @@ void Run::open_dataset_batches() {
 
   check_loss(*rows, split, tokenizer, train_, vlm);
 
-  constexpr int64_t kCacheBytes = int64_t{256} << 20;
-  const auto cache = std::make_shared<PictureCache>(kCacheBytes);
+  const auto cache = std::make_shared<PictureCache>(train_.picture_cache_mib << 20, train_.picture_cache_folder);
   const auto collator = std::make_shared<VqaCollator>(tokenizer, collate_options(train_, vlm), cache);
   source_ = std::make_unique<DatasetBatches>(
       std::make_unique<Loader>(rows, split.train, collator, loader_options(train_)), train_);
