@@ -161,7 +161,7 @@ struct Backward {
 };
 
 template <class Backend>
-Backward backward(Backend backend, Stream stream, Operands& x, Buffer o, Buffer lse) {
+Backward backward(Backend backend, Stream stream, Operands& x, Buffer o, Buffer lse, const char* kernel = nullptr) {
   const AttentionSetting& s = x.setting;
   Backward out{Buffer(s.R() * x.q_stride, x.dtype), Buffer(s.R() * x.k_stride, x.dtype),
                Buffer(s.R() * x.v_stride, x.dtype)};
@@ -169,7 +169,7 @@ Backward backward(Backend backend, Stream stream, Operands& x, Buffer o, Buffer 
   Buffer v = spread(x.v, s.G * s.D, x.v_stride, x.dtype), d_o(x.d_o, x.dtype);
   kernels::attention_backward(backend,
                               kernels::AttentionBackward{x.shape(), q, k, v, x.q_stride, x.k_stride, x.v_stride, o, d_o,
-                                                         lse, out.dq, out.dk, out.dv},
+                                                         lse, out.dq, out.dk, out.dv, kernel},
                               stream);
   return out;
 }
@@ -216,14 +216,34 @@ TEST_CASE("attention's gradients are as exact as the plain formula") {
     const auto plain =
         reference::attention_backward<float>(x.setting, x.q, x.k, x.v, o.values(), lse.values(), x.d_o, x.dtype);
     const AttentionSetting& s = x.setting;
-    for_each_backend([&](auto backend, Stream stream) {
-      const Backward got = backward(backend, stream, x, o, lse);
+    const auto check_kernel = [&](auto backend, Stream stream, const char* kernel) {
+      INFO("kernel " << (kernel ? kernel : "of the operation's choice"));
+      const Backward got = backward(backend, stream, x, o, lse, kernel);
       check_close("dq", gathered(got.dq, s.H * s.D, x.q_stride), exact.dq, plain.dq, exact.dq_terms);
       check_close("dk", gathered(got.dk, s.G * s.D, x.k_stride), exact.dk, plain.dk, exact.dk_terms);
       check_close("dv", gathered(got.dv, s.G * s.D, x.v_stride), exact.dv, plain.dv);
-    });
+    };
+    for_each_backend([&](auto backend, Stream stream) { check_kernel(backend, stream, nullptr); });
+#if defined(NANOVLM_SIMT_KERNELS)
+    // Its own choice for these is "whole".
+    if (x.dtype == DType::bf16 && (s.D == 32 || s.D == 64) && x.k_stride % 8 == 0) {
+      simt::Executor executor({.order = simt::Order::priorities, .seed = 3});
+      check_kernel(Simt{}, executor.stream(), "mma");
+    }
+#endif
   });
 }
+
+#if defined(NANOVLM_SIMT_KERNELS)
+TEST_CASE("a kernel that was asked for refuses what it does not do") {
+  Operands x({{5}, 1, 1, 8, true, true}, DType::f32, Random(1));
+  const auto saved = reference::attention<double>(x.setting, x.q, x.k, x.v, x.dtype);
+  simt::Executor executor;
+  CHECK_THROWS_WITH(
+      backward(Simt{}, executor.stream(), x, Buffer(saved.o, x.dtype), Buffer(saved.lse, DType::f32), "whole"),
+      Catch::Contains("attention_backward: kernel \"whole\" does not do"));
+}
+#endif
 
 TEST_CASE("the formula of attention's gradients is the slope of attention") {
   for (Mask mask : {Mask::none, Mask::left, Mask::vlm}) {

@@ -196,7 +196,7 @@ void attention_backward(ThisBackend, const AttentionBackward& a, Stream stream) 
   const AttentionShape& shape = a.shape;
   if (shape.longest == 0) return;
   const int64_t items = shape.longest * (shape.H / shape.G), pairs = shape.S * shape.G;
-  if (a.kernel && takes("attention_backward", a.kernel, "whole", fits_one_block(a))) return launch_in_one_block(a, stream);
+  if (takes("attention_backward", a.kernel, "whole", fits_one_block(a))) return launch_in_one_block(a, stream);
   Scratch deltas("attention_backward", stream, shape.R * shape.H * int64_t{sizeof(float)});
   if (takes("attention_backward", a.kernel, "mma", for_tensor_cores(a)))
     return launch_on_tensor_cores(a, deltas.floats(), stream);

@@ -11,33 +11,32 @@ constexpr int kMmaTile = 64;  // rows of a tile that all warps meet
 constexpr int kMmaWarps = 4;  // of a block, at most
 constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
-// 8 columns of either half of a head, turned and rounded.
-__device__ inline void rotate(Vec<bf16, 8>& low, Vec<bf16, 8>& high, Angles at, int d, int half) {
-  for (int part = 0; part < 8; part += 4) {
-    const Vec<float, 4> cos_low = ld16(at.cos + d + part), cos_high = ld16(at.cos + d + half + part);
-    const Vec<float, 4> sin_low = ld16(at.sin + d + part), sin_high = ld16(at.sin + d + half + part);
-    for (int i = 0; i < 4; ++i) {
-      const float x = static_cast<float>(low[part + i]), y = static_cast<float>(high[part + i]);
-      low[part + i] = to_bf16(x * cos_low[i] - y * sin_low[i]);
-      high[part + i] = to_bf16(y * cos_high[i] + x * sin_high[i]);
-    }
+// 4 columns of either half of a head, turned and rounded.
+__device__ inline void rotate(Vec<bf16, 4>& low, Vec<bf16, 4>& high, Angles at, int d, int half) {
+  const Vec<float, 4> cos_low = ld16(at.cos + d), cos_high = ld16(at.cos + d + half);
+  const Vec<float, 4> sin_low = ld16(at.sin + d), sin_high = ld16(at.sin + d + half);
+  for (int i = 0; i < 4; ++i) {
+    const float x = static_cast<float>(low[i]), y = static_cast<float>(high[i]);
+    low[i] = to_bf16(x * cos_low[i] - y * sin_low[i]);
+    high[i] = to_bf16(y * cos_high[i] + x * sin_high[i]);
   }
 }
 
 // to[r] = one head of row r, from(r), turned by angles(r); zeros where from(r) is null. Shared by `threads` threads.
+// `rows` is a multiple of 8. Rows that lanes store together stand 4 apart: those are in different banks.
 template <int D, class From, class AnglesOf>
 __device__ void load_rotated(bf16* to, int rows, const From& from, const AnglesOf& angles, int thread, int threads) {
-  constexpr int kParts = D / 16;  // of a row: 8 columns of either half
+  constexpr int kParts = D / 8;  // of a row: 4 columns of either half, so that angles too are read side by side
   for (int i = thread; i < rows * kParts; i += threads) {
-    const int r = i / kParts, d = i % kParts * 8;
+    const int turn = i / kParts, r = turn / 8 * 8 + turn % 8 / 2 + turn % 2 * 4, d = i % kParts * 4;
     const bf16* x = from(r);
-    Vec<bf16, 8> low{}, high{};
+    Vec<bf16, 4> low{}, high{};
     if (x) {
-      low = ld16(x + d), high = ld16(x + d + D / 2);
+      low = ld8(x + d), high = ld8(x + d + D / 2);
       const Angles at = angles(r);
       if (at.cos) rotate(low, high, at, d, D / 2);
     }
-    st16(to + r * (D + 8) + d, low), st16(to + r * (D + 8) + d + D / 2, high);
+    st8(to + r * (D + 8) + d, low), st8(to + r * (D + 8) + d + D / 2, high);
   }
 }
 
@@ -93,20 +92,24 @@ __device__ void add_rows(float (&sum)[D / 8][4], const float (&w)[N][4], const b
   }
 }
 
+// Turns two neighbours of either half of a gradient's row back, from column d on.
+__device__ inline void turn_back(float* low, float* high, Angles at, int d, int half) {
+  const Vec<float, 2> cos_low = ld8(at.cos + d), cos_high = ld8(at.cos + d + half);
+  const Vec<float, 2> sin_low = ld8(at.sin + d), sin_high = ld8(at.sin + d + half);
+  for (int e = 0; e < 2; ++e) {
+    const float x = low[e], y = high[e];
+    low[e] = x * cos_low[e] + y * sin_high[e];
+    high[e] = y * cos_high[e] - x * sin_low[e];
+  }
+}
+
 // Turns row lane / 4 + 8 half of a gradient back: both halves of a pair are the same lane's.
 template <int D>
 __device__ void turn_back(float (&sum)[D / 8][4], int half, Angles at) {
   if (!at.cos) return;
 #pragma unroll
   for (int j = 0; j < D / 16; ++j)
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      const int d = 8 * j + thread_in_block() % 4 * 2 + e;
-      float &x = sum[j][2 * half + e], &y = sum[j + D / 16][2 * half + e];
-      const float low = x, high = y;
-      x = low * at.cos[d] + high * at.sin[d + D / 2];
-      y = high * at.cos[d + D / 2] - low * at.sin[d];
-    }
+    turn_back(&sum[j][2 * half], &sum[j + D / 16][2 * half], at, 8 * j + thread_in_block() % 4 * 2, D / 2);
 }
 
 // Stores a warp's rows by way of its own place in shared memory: row r to to(r), for r < rows.

@@ -68,13 +68,7 @@ __device__ void make_dq(const WholePlaces<D>& at, int item, int d, int keys, con
   const int column = d + lane % 4 * 2;
   for (int half = 0; half < 2; ++half) {
     float low[2] = {dq[0][2 * half], dq[0][2 * half + 1]}, high[2] = {dq[1][2 * half], dq[1][2 * half + 1]};
-    if (const Angles& turn = angles[half]; turn.cos)
-      for (int e = 0; e < 2; ++e) {
-        const int c = column + e;
-        const float x = low[e], y = high[e];
-        low[e] = x * turn.cos[c] + y * turn.sin[c + D / 2];
-        high[e] = y * turn.cos[c + D / 2] - x * turn.sin[c];
-      }
+    if (angles[half].cos) turn_back(low, high, angles[half], column, D / 2);
     bf16* to = at.q + (item + lane / 4 + 8 * half) * (D + 8) + column;
     *reinterpret_cast<uint32_t*>(to) = pack_bf16(low[0], low[1]);
     *reinterpret_cast<uint32_t*>(to + D / 2) = pack_bf16(high[0], high[1]);
@@ -83,11 +77,13 @@ __device__ void make_dq(const WholePlaces<D>& at, int item, int d, int keys, con
 
 template <int D>
 __global__ void __launch_bounds__(kWholeWarps* kWarp) attention_backward_whole_kernel(const AttentionBackward a) {
-  constexpr int kStep = D + 8, kColumns = kWholeItems / 8;
+  constexpr int kStep = D + 8, kColumns = 16 / 8;
   const AttentionShape& shape = a.shape;
   const int thread = thread_in_block(), threads = threads_in_block(), lane = thread % kWarp, warp = thread / kWarp;
   const Place at = place_of(shape, 1);
   const MmaSource from{a, at};
+  if (at.rows() <= 0) return;
+
   GPU_SHARED_DYNAMIC(bf16, memory);
   GPU_SHARED(float, lse, [kWholeItems]);  // of the tile's items
   GPU_SHARED(float, delta, [kWholeItems]);
@@ -111,15 +107,19 @@ __global__ void __launch_bounds__(kWholeWarps* kWarp) attention_backward_whole_k
     load_items<D>(from, place, item, count, &delta[0], &lse[0]);
     __syncthreads();
 
-    if (own_row < at.end && (!shape.causal || own_row <= last_row)) {  // the whole warp
+    // 16 items at a time: registers hold no more.
+    const bool meets = own_row < at.end && (!shape.causal || own_row <= last_row);  // the whole warp
+#pragma unroll 1
+    for (int first = 0; meets && first < kWholeItems; first += 16) {
+      const bf16 *q = place.q + first * kStep, *d_o = place.d_o + first * kStep;
       float p[kColumns][4] = {}, ds[kColumns][4] = {};
-      multiply_rows<D>(p, place.k + own * kStep, place.q);
-      multiply_rows<D>(ds, place.v + own * kStep, place.d_o);
+      multiply_rows<D>(p, place.k + own * kStep, q);
+      multiply_rows<D>(ds, place.v + own * kStep, d_o);
 #pragma unroll
       for (int j = 0; j < kColumns; ++j)
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-          const int column = 8 * j + lane % 4 * 2 + e, row = query_of(at, item + column).row;
+          const int column = first + 8 * j + lane % 4 * 2 + e, row = query_of(at, item + column).row;
           const bool keyless = visible.keyless(shape, row, at.end);
           const float scale = keyless ? 0 : shape.scale * kLog2e;
 #pragma unroll
@@ -130,12 +130,12 @@ __global__ void __launch_bounds__(kWholeWarps* kWarp) attention_backward_whole_k
             y = shape.scale * x * (y - delta[column]);
           }
         }
-      add_rows<D>(dv, p, place.d_o);
-      add_rows<D>(dk, ds, place.q);
+      add_rows<D>(dv, p, d_o);
+      add_rows<D>(dk, ds, q);
       for (int half = 0; half < 2; ++half)
         for (int j = 0; j < kColumns; ++j)
-          *reinterpret_cast<uint32_t*>(place.ds + (own + lane / 4 + 8 * half) * kWholeStep + 8 * j + lane % 4 * 2) =
-              pack_bf16(ds[j][2 * half], ds[j][2 * half + 1]);
+          *reinterpret_cast<uint32_t*>(place.ds + (own + lane / 4 + 8 * half) * kWholeStep + first + 8 * j +
+                                       lane % 4 * 2) = pack_bf16(ds[j][2 * half], ds[j][2 * half + 1]);
     }
     __syncthreads();
 

@@ -11,7 +11,8 @@ constexpr int kProductTile = 64;   // rows and columns of c that a block owns
 constexpr int kProductDepth = 32;  // of k, at a time
 constexpr int kProductThreads = 128;
 
-// Where a thread's 32 sums stand in the tile.
+// Where a thread's 32 sums stand in the tile, and where entry (row, k) of an operand's tile lies in shared memory. An
+// operand whose neighbours in memory are rows may lie there with rows running along: kTurned says so.
 template <class T>
 struct TileSums;
 
@@ -19,9 +20,16 @@ struct TileSums;
 template <>
 struct TileSums<float> {
   static constexpr int kStep = kProductDepth + 1;  // columns that lanes read together lie in different banks
+  static constexpr int kEntries = kProductTile * kStep;
   static constexpr int kRows = 8, kColumns = 4;
   float sum[kRows][kColumns] = {};
 
+  template <bool kTurned>
+  static __device__ int place(int row, int k) {
+    return row * kStep + k;
+  }
+
+  template <bool kTurnedA, bool kTurnedB>
   __device__ void add(const float* a, const float* b) {
     a += thread_in_block() / 16 * kStep, b += thread_in_block() % 16 * kStep;
 #pragma unroll 4
@@ -44,19 +52,36 @@ struct TileSums<float> {
 // A warp owns a quarter of the tile: two by four fragments of mma_m16n8k16.
 template <>
 struct TileSums<bf16> {
-  static constexpr int kStep = kProductDepth + 8;  // the 8 rows of a matrix that ldmatrix loads lie in different banks
+  // The 8 rows of a matrix that ldmatrix loads lie in different banks.
+  static constexpr int kStep = kProductDepth + 8, kTurnedStep = kProductTile + 8;
+  static constexpr int kEntries = kProductTile * kStep;  // the larger of both forms
   float sum[2][4][4] = {};
 
+  template <bool kTurned>
+  static __device__ int place(int row, int k) {
+    return kTurned ? k * kTurnedStep + row : row * kStep + k;
+  }
+  // Four matrices of 8 x 8: of 16 rows and 16 k, rows first (a), or k first (b).
+  template <bool kTurned>
+  static __device__ void load(uint32_t (&x)[4], const bf16* tile, int row, int k) {
+    if constexpr (kTurned)
+      ldmatrix_x4_trans(x, tile + place<true>(row, k));
+    else
+      ldmatrix_x4(x, tile + place<false>(row, k));
+  }
+
+  template <bool kTurnedA, bool kTurnedB>
   __device__ void add(const bf16* a, const bf16* b) {
     const int lane = thread_in_block() % kWarp, warp = thread_in_block() / kWarp;
-    a += (warp / 2 * 32 + lane % 16) * kStep + lane / 16 * 8;
-    b += (warp % 2 * 32 + lane / 16 * 8 + lane % 8) * kStep + lane / 8 % 2 * 8;
+    const int first = lane % 8, second = lane / 8 % 2 * 8, third = lane / 16 * 8;
+    const int a_row = warp / 2 * 32 + second + (kTurnedA ? 0 : first), a_k = third + (kTurnedA ? first : 0);
+    const int b_row = warp % 2 * 32 + third + (kTurnedB ? 0 : first), b_k = second + (kTurnedB ? first : 0);
     for (int k = 0; k < kProductDepth; k += 16) {
       uint32_t x[2][4];
-      for (int i = 0; i < 2; ++i) ldmatrix_x4(x[i], a + 16 * i * kStep + k);
+      for (int i = 0; i < 2; ++i) load<kTurnedA>(x[i], a, a_row + 16 * i, a_k + k);
       for (int j = 0; j < 4; j += 2) {
         uint32_t y[4];
-        ldmatrix_x4(y, b + 8 * j * kStep + k);
+        load<kTurnedB>(y, b, b_row + 8 * j, b_k + k);
         const uint32_t low[2] = {y[0], y[1]}, high[2] = {y[2], y[3]};
         for (int i = 0; i < 2; ++i) {
           mma_m16n8k16(sum[i][j], x[i], low);
@@ -90,7 +115,7 @@ __device__ void load_operand(T* to, const Operand& x, const Offsets& at, int64_t
     const int row = Operand::kAlongK ? i / kProductDepth : i % kProductTile;
     const int k = Operand::kAlongK ? i % kProductDepth : i / kProductTile;
     const bool inside = row < rows && k < depth;
-    to[row * TileSums<T>::kStep + k] =
+    to[TileSums<T>::template place<!Operand::kAlongK>(row, k)] =
         inside ? round_to<T>(static_cast<float>(x.data[at.outer[row] + at.inner[k]])) : round_to<T>(0.0f);
   }
 }
@@ -99,8 +124,8 @@ __device__ void load_operand(T* to, const Operand& x, const Offsets& at, int64_t
 template <class T, class A, class B, class Result>
 __global__ void __launch_bounds__(kProductThreads)
     product_kernel(const A a, const B b, const Result result, int64_t M, int64_t N, int64_t K) {
-  GPU_SHARED(T, a_tile, [kProductTile * TileSums<T>::kStep]);
-  GPU_SHARED(T, b_tile, [kProductTile * TileSums<T>::kStep]);
+  GPU_SHARED(T, a_tile, [TileSums<T>::kEntries]);
+  GPU_SHARED(T, b_tile, [TileSums<T>::kEntries]);
   GPU_SHARED(int64_t, outer, [2 * kProductTile]);
   GPU_SHARED(int64_t, inner, [2 * kProductDepth]);
   const int thread = thread_in_block();
@@ -116,7 +141,7 @@ __global__ void __launch_bounds__(kProductThreads)
     load_operand(static_cast<T*>(a_tile), a, a_at, M - row0, K - k0);
     load_operand(static_cast<T*>(b_tile), b, b_at, N - column0, K - k0);
     __syncthreads();
-    sums.add(a_tile, b_tile);
+    sums.template add<!A::kAlongK, !B::kAlongK>(a_tile, b_tile);
   }
   sums.for_each([&](int row, int column, float sum) {
     if (row0 + row < M && column0 + column < N) result.store(row0 + row, column0 + column, sum);
