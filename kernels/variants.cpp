@@ -11,8 +11,14 @@ struct Variant {
 
 // Of each operation in the order in which it tries them.
 constexpr Variant kVariants[] = {
-    {"attention", "mma"},          {"attention", "fma"},          {"attention_backward", "whole"},
-    {"attention_backward", "mma"}, {"attention_backward", "fma"},
+    {"attention", "mma"},
+    {"attention", "fma"},
+    {"attention_backward", "whole"},
+    {"attention_backward", "mma"},
+    {"attention_backward", "fma"},
+    {"matmul", "library"},
+    {"matmul", "gemm"},
+    {"matmul", "gemm_hopper"},
 };
 
 std::string assignment_of(const Variant& variant) { return std::string(variant.operation) + "=" + variant.kernel; }

@@ -1,5 +1,6 @@
 #include "kernels/gemm/gemm.h"
 
+#include "engine/ops.h"
 #include "tests/support/backends.h"
 #include "tests/support/product_reference.h"
 #include "tests/support/tolerance.h"
@@ -159,6 +160,27 @@ TEST_CASE("gemm and gemm_hopper name what they support") {
   CHECK_THROWS_WITH(call(Kernel::hopper, x, 12, DType::bf16, DType::bf16, false),
                     Catch::Contains("have 12 entries") && Catch::Contains("multiple of 8"));
   CHECK_THROWS_WITH(call(Kernel::hopper, x + 1, 16, DType::bf16, DType::bf16, false), Catch::Contains("do not start"));
+}
+
+TEST_CASE("a run that chooses a product's kernel gets it, with the bits of the simt device's own") {
+  Random random(1);
+  const auto floats = [&](int64_t n) {
+    const Values values = random.normal(n, DType::f32).values();
+    return std::vector<float>(values.begin(), values.end());
+  };
+  const std::vector<float> x = floats(20 * 72), weight = floats(40 * 72);
+  const auto product = [&](const std::string& kernel) {
+    const Device device = Device::open("simt", {"matmul=" + kernel});
+    const Tensor y =
+        linear(from_host(x, {20, 72}, device), from_host(weight, {40, 72}, device), {}, DType::bf16, DType::f32);
+    std::string launched;
+    for (const simt::KernelReport& report : device.context().executor->reports()) launched += report.kernel + " ";
+    CHECK((launched.find(kernel + " ") != std::string::npos) == (kernel != "library"));
+    return to_host(y);
+  };
+  const std::vector<float> library = product("library");
+  CHECK(product("gemm") == library);
+  CHECK(product("gemm_hopper") == library);
 }
 
 #if defined(NANOVLM_SIMT_INSTRUMENTED)

@@ -1,5 +1,5 @@
 #include "kernels/elementwise/elementwise.h"
-#include "kernels/matmul/matmul.h"
+#include "kernels/gemm/gemm.h"
 
 #include "engine/ops.h"
 
@@ -7,8 +7,9 @@ namespace nanovlm {
 namespace {
 
 void matmul(const Device& device, const kernels::Matmul& product) {
-  on(device, {"matmul", {product.M, product.N, product.K}},
-     [&](auto backend, Stream stream) { kernels::matmul(backend, product, stream); });
+  on(device, {"matmul", {product.M, product.N, product.K}}, [&](auto backend, Stream stream) {
+    kernels::chosen_matmul(backend, device.context().kernels.of("matmul"), product, stream);
+  });
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // model's products are a library's on a GPU; this one is measured beside it (bench/gemm) and is what fusions with a
 // product start from (tile.cuh).
 #pragma once
+#include <string_view>
 #include <type_traits>
 
 #include "kernels/matmul/matmul.h"
@@ -23,5 +24,17 @@ void gemm(Backend, const Matmul&, Stream);
 // and std::runtime_error on another GPU.
 template <class Backend>
 void gemm_hopper(Backend, const Matmul&, Stream);
+
+// The product by the kernel that a run has chosen (kernels/variants.h), "gemm" or "gemm_hopper"; by matmul where
+// `chosen` is null, "library", or on a CPU.
+template <class Backend>
+void chosen_matmul(Backend backend, const char* chosen, const Matmul& product, Stream stream) {
+  if constexpr (kHasGemm<Backend>) {
+    const std::string_view name = chosen ? chosen : "library";
+    if (name == "gemm") return gemm(backend, product, stream);
+    if (name == "gemm_hopper") return gemm_hopper(backend, product, stream);
+  }
+  matmul(backend, product, stream);
+}
 
 }  // namespace nanovlm::kernels
