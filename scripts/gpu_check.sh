@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# What only a GPU can show, in one command: builds with the cuda device and runs its tests, runs them again under
+# compute-sanitizer's four tools, records what the GPU's PTX instructions give, and measures.
+# Usage: scripts/gpu_check.sh [FOLDER]     default: out/gpu. It leaves there
+#   device.txt         what the figures are of
+#   golden.json        to be committed as tests/fixtures/ptx/golden.json
+#   tests.log, <tool>.log
+#   bench/*.json, bench/*.txt
+# The tests and tools all run, whatever one of them finds; the exit code is 1 if any failed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-out/gpu} build=build/gpu
+source scripts/setup.sh
+mkdir -p "$out/bench"
+
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DNANOVLM_GPU=ON "${launcher[@]}" >/dev/null
+cmake --build "$build" -j "$jobs"
+cmake --build "$build" -j "$jobs" --target record_golden
+export OMP_WAIT_POLICY=passive
+"$build/kernels/cuda/record_golden" >"$out/golden.json"  # without a GPU this says so, and all ends here
+nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem --format=csv | tee "$out/device.txt"
+
+failed=()
+ctest --test-dir "$build" -L cuda --output-on-failure 2>&1 | tee "$out/tests.log" || failed+=("ctest -L cuda")
+
+export NANOVLM_TEST_BACKEND=cuda
+tests=$(ctest --test-dir "$build" -L cuda -N | sed -n 's/^ *Test *#[0-9]*: \(.*\)_cuda$/\1/p')
+for tool in memcheck racecheck initcheck synccheck; do
+  echo "compute-sanitizer $tool" >&2
+  : >"$out/$tool.log"
+  for test in $tests; do
+    compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/tests/$test" >>"$out/$tool.log" 2>&1 ||
+      failed+=("$tool $test")
+  done
+done
+unset NANOVLM_TEST_BACKEND
+
+for bench in attention norm swiglu patch_embedding pixel_shuffle cross_entropy adamw gemm train_step decode; do
+  [ -x "$build/bench/$bench" ] || continue
+  echo "bench/$bench" >&2
+  "$build/bench/$bench" --device cuda --json "$out/bench/$bench.json" | tee "$out/bench/$bench.txt" ||
+    failed+=("bench/$bench")
+done
+
+[ "${#failed[@]}" = 0 ] && exit
+printf 'gpu_check: failed: %s\n' "${failed[@]}" >&2
+exit 1
