@@ -25,13 +25,22 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-int64_t peak_resident_mib() {
+rusage usage_now() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss / 1024;
+  return usage;
 }
 
-void add(Report& report, const std::string& work, std::vector<double> seconds, int64_t bytes) {
+// Of the processor, the kernel's share included: on a machine with other work, what the clock says is not the reader's.
+double processor_seconds() {
+  const rusage usage = usage_now();
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+void add(Report& report, const std::string& work, std::vector<double> seconds, double processor, int64_t bytes) {
   const double all = std::accumulate(seconds.begin(), seconds.end(), 0.0);
   std::sort(seconds.begin(), seconds.end());
   const auto at = [&](double q) { return seconds[static_cast<size_t>(q * static_cast<double>(seconds.size() - 1))]; };
@@ -40,14 +49,16 @@ void add(Report& report, const std::string& work, std::vector<double> seconds, i
               {"median ms", milliseconds(at(0.5))},
               {"p99 ms", milliseconds(at(0.99))},
               {"worst ms", milliseconds(seconds.back())},
+              {"processor ms/row", milliseconds(processor / static_cast<double>(seconds.size()))},
               {"rows/s", value(static_cast<double>(seconds.size()) / all, 0)},
               {"MB/s", value(static_cast<double>(bytes) / all * 1e-6, 0)},
-              {"peak MiB", value(peak_resident_mib())}});
+              {"peak MiB", value(int64_t{usage_now().ru_maxrss / 1024})}});
 }
 
 void read_rows(Report& report, const std::string& work, const Dataset& data, const std::vector<int64_t>& rows) {
   std::vector<double> seconds;
   int64_t bytes = 0;
+  const double before = processor_seconds();
   for (const int64_t row : rows) {
     const auto start = std::chrono::steady_clock::now();
     const Record record = data.read(row);
@@ -55,7 +66,7 @@ void read_rows(Report& report, const std::string& work, const Dataset& data, con
     require(!record.texts.empty(), text("row ", row, " has a turn"));
     for (const Picture& picture : record.images) bytes += static_cast<int64_t>(picture.bytes.size());
   }
-  add(report, work, std::move(seconds), bytes);
+  add(report, work, std::move(seconds), processor_seconds() - before, bytes);
 }
 
 }  // namespace
@@ -72,8 +83,9 @@ int main(int argc, char** argv) try {
   if (!report.parse(argc, argv, exit_code)) return exit_code;
 
   const auto start = std::chrono::steady_clock::now();
+  const double before = processor_seconds();
   const auto data = open_dataset(names);
-  add(report, "open", {seconds_since(start)}, 0);
+  add(report, "open", {seconds_since(start)}, processor_seconds() - before, 0);
   report.note(text(data->size(), " rows"));
   std::vector<int64_t> rows = permutation(data->size(), seed);
   rows.resize(static_cast<size_t>(std::min(n, data->size())));
