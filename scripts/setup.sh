@@ -10,7 +10,7 @@ packages=(
   libcurl4-openssl-dev libssl-dev ca-certificates               # the Hugging Face Hub
   libboost-context-dev                                          # fibers of the simt device
   catch2                                                        # tests
-  python3 python3-pip python3-venv python3-pil fonts-dejavu-core             # the small tools that draw
+  python3 python3-pip python3-venv python3-pil fonts-dejavu-core  # the small tools that draw, and pyarrow
 )
 
 missing=()

@@ -79,15 +79,15 @@ class FileView : public arrow::io::RandomAccessFile {
   std::string peeked_;
 };
 
-// Arrow's errors, as ours with their place in front.
+// What Arrow throws, as our error with its place in front.
 template <class F>
 auto translated(const std::string& place, const F& f) {
   try {
     return f();
-  } catch (const parquet::ParquetException& error) {
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
     fail(place, ": ", error.what());
-  } catch (const std::bad_alloc&) {
-    fail(place, ": not enough memory");
   }
 }
 
