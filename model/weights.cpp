@@ -80,7 +80,7 @@ void save_checkpoint(VisionLanguageModel& model, const std::string& folder) {
   check(!error, temporary.string(), ": can't be created: ", error.message());
 
   write_file((temporary / "config.json").string(), to_json_text(model.config));
-  std::map<std::string, std::string> metadata = {{"format", "pt"}};
+  std::map<std::string, std::string> metadata;  // what safetensors' save_model notes
   if (model.decoder.tied()) metadata[kEmbedding] = kHead;
   write_safetensors((temporary / "model.safetensors").string(), checkpoint_tensors(model), metadata);
 
