@@ -44,7 +44,9 @@ def record(row, pictures, noise_bytes):
 
 
 def write_file(path, rows, arguments, pictures):
-    options = {"compression": arguments.codec, "write_page_index": arguments.page_index}
+    options = {"compression": arguments.codec}
+    if arguments.content_chunks:
+        options.update(use_content_defined_chunking=True, write_page_index=True)
     if arguments.data_page_version:
         options["data_page_version"] = arguments.data_page_version
     with pq.ParquetWriter(path + ".tmp", SCHEMA, **options) as writer:
@@ -64,7 +66,9 @@ def parse_arguments():
     parser.add_argument("--picture-kb", type=float, default=100, help="of the noise that stands for a picture")
     parser.add_argument("--rows-per-group", type=int, default=100)
     parser.add_argument("--codec", choices=["snappy", "zstd", "gzip", "none"], default="snappy")
-    parser.add_argument("--page-index", action="store_true", help="write where pages begin")
+    parser.add_argument(
+        "--content-chunks", action="store_true", help="pages cut by content, with an index: as newer `datasets` write"
+    )
     parser.add_argument("--data-page-version", choices=["1.0", "2.0"])
     arguments = parser.parse_args()
     if min(arguments.gb, arguments.file_gb, arguments.picture_kb, arguments.rows_per_group) <= 0:
