@@ -13,20 +13,21 @@ constexpr int kWholeWarps = 16;  // at most
 constexpr int kWholeItems = 32;  // queries that pass by together
 constexpr int kWholeStep = kWholeItems + 8;
 
-// Where the matrices lie in shared memory: k, v [16 warps, D + 8], q, do [32, D + 8], ds [16 warps, 32 + 8].
+// Where the matrices lie in shared memory: q, do [32, D + 8], k, v [16 warps, D + 8], ds [16 warps, 32 + 8]. Those
+// whose place does not depend on the number of warps come first: their addresses need no registers.
 template <int D>
 struct WholePlaces {
-  bf16 *k, *v, *q, *d_o, *ds;
+  bf16 *q, *d_o, *k, *v, *ds;
 
   static constexpr int64_t elements(int64_t warps) {
     return 2 * (warps * kMmaRows + kWholeItems) * (D + 8) + warps * kMmaRows * kWholeStep;
   }
   __device__ WholePlaces(bf16* memory, int warps)
-      : k(memory),
-        v(k + warps * kMmaRows * (D + 8)),
-        q(v + warps * kMmaRows * (D + 8)),
+      : q(memory),
         d_o(q + kWholeItems * (D + 8)),
-        ds(d_o + kWholeItems * (D + 8)) {}
+        k(d_o + kWholeItems * (D + 8)),
+        v(k + warps * kMmaRows * (D + 8)),
+        ds(v + warps * kMmaRows * (D + 8)) {}
 };
 
 // Items first ... first + count - 1 into shared memory, zeros after them; their deltas and log-sum-exps in powers of
@@ -92,11 +93,11 @@ __global__ void __launch_bounds__(kWholeWarps* kWarp) attention_backward_whole_k
 
   const int own = warp * kMmaRows, own_row = at.begin + own;
   const Visible visible = visible_keys(shape, at.begin, at.end);
-  int mine[2];
-  bool masked[2];
+  const int mine = own_row + lane / 4;  // and 8 further
+  unsigned open = 0;                    // bit `half`: the mask leaves the key visible
   for (int half = 0; half < 2; ++half) {
-    mine[half] = own_row + lane / 4 + 8 * half;
-    masked[half] = mine[half] >= at.end || (shape.key_mask && !shape.key_mask[mine[half]]);
+    const int key = mine + 8 * half;
+    if (key < at.end && (!shape.key_mask || shape.key_mask[key])) open |= 1u << half;
   }
   float dk[D / 8][4] = {}, dv[D / 8][4] = {};
   cp_async_wait<0>();
@@ -125,7 +126,8 @@ __global__ void __launch_bounds__(kWholeWarps* kWarp) attention_backward_whole_k
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
             float &x = p[j][2 * half + e], &y = ds[j][2 * half + e];
-            const bool seen = (!shape.causal || row >= mine[half]) && (keyless ? mine[half] < at.end : !masked[half]);
+            const int key = mine + 8 * half;
+            const bool seen = (!shape.causal || row >= key) && (keyless ? key < at.end : open >> half & 1);
             x = seen ? ex2(x * scale - lse[column]) : 0;
             y = shape.scale * x * (y - delta[column]);
           }
@@ -155,7 +157,7 @@ __global__ void __launch_bounds__(kWholeWarps* kWarp) attention_backward_whole_k
   }
 
   const int my_rows = max(0, min(kMmaRows, at.end - own_row));
-  for (int half = 0; half < 2; ++half) turn_back<D>(dk, half, from.key_angles(min(mine[half], at.end - 1)));
+  for (int half = 0; half < 2; ++half) turn_back<D>(dk, half, from.key_angles(min(mine + 8 * half, at.end - 1)));
   store_rows<D>(place.k + own * kStep, dk, my_rows,
                 [&](int r) { return static_cast<bf16*>(a.dk) + (own_row + r) * a.k_stride + at.g * D; });
   store_rows<D>(place.v + own * kStep, dv, my_rows,
