@@ -9,6 +9,7 @@ Where there is a GPU, it is hidden from the programs.
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,7 @@ class NoGpu(unittest.TestCase):
         done = subprocess.run([os.path.join(BIN, program), *arguments, "--device", device, "--json"], text=True,
                               capture_output=True, timeout=300, env=environment, check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
-        return json.loads(done.stdout), [line for line in done.stderr.split("\n") if "cuda" in line]
+        return json.loads(done.stdout), [line for line in done.stderr.split("\n") if "cuda device" in line]
 
     def check(self, program, arguments, answer):
         expected, silence = self.run_on("cpu", program, *arguments("cpu"))
@@ -49,9 +50,11 @@ class NoGpu(unittest.TestCase):
 
     def test_eval(self):
         with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(PICTURE, os.path.join(folder, "picture.png"))
             data = os.path.join(folder, "test.jsonl")
             with open(data, "w", encoding="utf-8") as file:
-                file.write(json.dumps({"images": [PICTURE], "texts": [{"user": "which colour?", "assistant": "red"}]}))
+                file.write(json.dumps({"images": ["picture.png"],
+                                       "texts": [{"user": "which colour?", "assistant": "red"}]}))
             self.check("eval", lambda _: ("--checkpoint", MODEL, "--tokenizer", TOKENIZER, "--dataset", data),
                        lambda result: (result["questions"], result["correct"]))
 

@@ -23,7 +23,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "kernels.md"
-HEAD = ["| file | kernel | sm | variants | registers | static shared memory | spilled |", "|---|---|---|---|---|---|---|"]
+HEAD = ["| file | kernel | sm | variants | registers | static shared memory | spilled |",
+        "|---|---|---|---|---|---|---|"]
 # Spills that a bench row pays for, as (file, kernel, sm): why.
 ALLOWED_SPILLS = {}
 
