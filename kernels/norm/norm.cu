@@ -80,6 +80,15 @@ __global__ void norm_kernel(const LayerNorm a) {
   }
 }
 
+// Adds a warp's part of a line to that of the warps before it; the last one stores the sum.
+__device__ void add_line(float* shared, float* global, int turn, Vec<float, 4> part) {
+  if (turn > 0) {
+    const Vec<float, 4> before = ld16(shared);
+    for (int i = 0; i < 4; ++i) part[i] += before[i];
+  }
+  st16(turn < kWarps - 1 ? shared : global, part);
+}
+
 // dx, and for held rows the chunk's part of dw and db: a line of `parts` [chunks, 2, C], or none where parts is null.
 template <class T, bool kCentered, bool kHeld>
 __global__ void norm_backward_kernel(const LayerNormBackward a, float* parts) {
@@ -105,7 +114,8 @@ __global__ void norm_backward_kernel(const LayerNormBackward a, float* parts) {
       read(c, slope, held_g[step], held_n[step]);
       for (int i = 0; i < kWidth; ++i) {
         sum_g += held_g[step][i], sum_gn += held_g[step][i] * held_n[step][i];
-        dw[step][i] += slope[i] * held_n[step][i], db[step][i] += slope[i];
+        dw[step][i] += slope[i] * held_n[step][i];
+        if constexpr (kCentered) db[step][i] += slope[i];
       }
     });
     const float mean_g = kCentered ? warp_sum(sum_g) / static_cast<float>(a.C) : 0;
@@ -130,19 +140,12 @@ __global__ void norm_backward_kernel(const LayerNormBackward a, float* parts) {
   if constexpr (kHeld) {
     if (!parts) return;
     GPU_SHARED(float, lines, [2][kHeldColumns]);
+    float* line = parts + int64_t(blockIdx.x) * 2 * a.C;
     for (int turn = 0; turn < kWarps; ++turn) {  // warps add in turn: a fixed order
       if (turn == warp)
         for_lane_columns<true>(a.C, [&](int step, int64_t c) {
-          if (turn > 0) {
-            const Vec<float, 4> w = ld16(&lines[0][c]), b = ld16(&lines[1][c]);
-            for (int i = 0; i < 4; ++i) dw[step][i] += w[i], db[step][i] += b[i];
-          }
-          if (turn < kWarps - 1) {
-            st16(&lines[0][c], dw[step]), st16(&lines[1][c], db[step]);
-          } else {
-            float* line = parts + int64_t(blockIdx.x) * 2 * a.C;
-            st16(line + c, dw[step]), st16(line + a.C + c, db[step]);
-          }
+          add_line(&lines[0][c], line + c, turn, dw[step]);
+          if constexpr (kCentered) add_line(&lines[1][c], line + a.C + c, turn, db[step]);
         });
       __syncthreads();
     }
