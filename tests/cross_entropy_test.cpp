@@ -204,7 +204,7 @@ Outputs run(Backend backend, Stream stream, HeadOperands& o, bool gradient = tru
 TEST_CASE("cross entropy through the head is as exact as the plain formula") {
   // One tile and part of one; three tiles of the vocabulary, and of rows; four steps along a row.
   for (DType dtype : kFloatDTypes)
-    for (HeadCase shape : {HeadCase{1, 1, 8}, {5, 33, 7}, {7, 300, 40}, {130, 140, 16}, {3, 131, 200}}) {
+    for (HeadCase shape : {HeadCase{1, 1, 8}, {7, 300, 37}, {130, 140, 16}, {3, 131, 200}}) {
       CAPTURE(name_of(dtype), shape.R, shape.V, shape.C);
       HeadOperands operands(shape, dtype);
       const reference::CrossEntropy exact = operands.expected<double>(), rounded = operands.expected<float>();

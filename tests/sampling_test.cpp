@@ -133,8 +133,8 @@ TEST_CASE("filters keep the reference's tokens, with its probabilities") {
     Buffer logits(Values(given.begin(), given.end()), DType::f32), uniform = numbers(R, 1);
     int runs = 0;
     for_each_backend([&](auto backend, Stream stream) {
-      // Each case in some of simt's orders, by turns; the other tests meet all of them.
-      if (std::is_same_v<decltype(backend), Simt> && runs++ % 4 != number % 4) return;
+      // Each case in one of simt's orders, by turns; the other tests meet all of them.
+      if (std::is_same_v<decltype(backend), Simt> && runs++ % 7 != number % 7) return;
       const Sampled out = run(backend, stream, logits, uniform, V, {c["top_k"], c["top_p"], c["temperature"]});
       for (int64_t r = 0; r < R; ++r) {
         Values ours(&out.probabilities[r * V], &out.probabilities[r * V] + V);
