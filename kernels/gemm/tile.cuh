@@ -5,8 +5,8 @@
 // stage. 16-byte chunks are swizzled, chunk ^ row % 8, so that neither copies nor ldmatrix meet bank conflicts. In the
 // end the sums go through shared memory once, so that warps meet them in rows.
 //
-// Products are exact, sums fp32 by rising k. Bound by arithmetic: 64 multiply-adds for each byte copied, and 4/3 for
-// each byte of shared memory that ldmatrix reads of what tensor cores multiply at once.
+// Products are exact, sums fp32 by rising k. Bound by arithmetic: 32 multiply-adds for each byte copied, and 10.7 for
+// each byte that ldmatrix reads. At 128 bytes a clock that is 1,365, more than the 1,024 of an A100's tensor cores.
 #pragma once
 #include "kernels/device.cuh"
 
