@@ -27,7 +27,7 @@ namespace {
 
 struct Settings {
   std::string dataset, tokenizer = NANOVLM_ASSETS "/tokenizer", peer;
-  int64_t image_size = 224, batch = 64;
+  int64_t image_size = 224, batch = 64, records = 2048, rows_mixed = 0;
   std::vector<int> workers{0, 1, 2};
 };
 
@@ -59,7 +59,7 @@ class Bench {
         report_(report),
         source_(open_dataset({settings.dataset})),
         text_(PromptTokenizer::load(settings.tokenizer)),
-        n_(std::min<int64_t>(source_->size(), 2048)) {
+        n_(std::min(source_->size(), settings.records)) {
     require(n_ >= settings.batch, "a batch: the data set is too small");
   }
 
@@ -116,7 +116,8 @@ class Bench {
   Loader open(std::shared_ptr<const Collator> collator, int workers) const {
     std::vector<int64_t> rows = all_rows(*source_);
     rows.resize(static_cast<size_t>(n_));
-    return Loader(source_, rows, collator, {.batch_size = settings_.batch, .workers = workers});
+    return Loader(source_, rows, collator,
+                  {.batch_size = settings_.batch, .rows_mixed = settings_.rows_mixed, .workers = workers});
   }
 
   // Threads must not change what is learnt from.
@@ -159,6 +160,10 @@ int main(int argc, char** argv) try {
   report.app().add_option("--tokenizer", settings.tokenizer, "a tokenizer.json or its folder")->capture_default_str();
   report.app()
       .add_option("--image_size", settings.image_size, "side of the picture a model sees")
+      ->capture_default_str();
+  report.app().add_option("--records", settings.records, "that are used at most")->capture_default_str();
+  report.app()
+      .add_option("--rows_mixed", settings.rows_mixed, "shuffle blocks (row groups) that hold so many; 0: rows")
       ->capture_default_str();
   report.app().add_option("--batch", settings.batch, "samples of a batch")->capture_default_str();
   report.app().add_option("--workers", settings.workers, "numbers of threads to try")->delimiter(',');

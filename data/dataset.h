@@ -35,6 +35,8 @@ class Dataset final : public RecordSource {
   int64_t size() const override { return rows_->size(); }
   Record read(int64_t row) const override { return rows_->read(row); }
   std::string place(int64_t row) const override { return rows_->place(row); }
+  int64_t blocks() const override { return rows_->blocks(); }
+  int64_t block_of(int64_t row) const override { return rows_->block_of(row); }
 
   const std::vector<Subset>& subsets() const { return subsets_; }
   const Subset& subset_of(int64_t row) const;

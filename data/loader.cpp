@@ -77,7 +77,29 @@ int64_t Loader::batches_per_epoch() const {
 std::vector<int64_t> Loader::order_of(int64_t epoch) const {
   const uint64_t counted = options_.same_order_every_epoch ? 0 : static_cast<uint64_t>(epoch);
   if (options_.reference_order) return torch_permutation(rows(), options_.seed + counted);
-  return permutation(rows(), options_.seed, counted + 1);  // stream 0 of a seed has shuffled the data set
+  const uint64_t stream = counted + 1;  // stream 0 of a seed has shuffled the data set
+  return options_.rows_mixed > 0 ? blockwise_order(stream) : permutation(rows(), options_.seed, stream);
+}
+
+std::vector<int64_t> Loader::blockwise_order(uint64_t stream) const {
+  const std::vector<int64_t> rank = permutation(source_->blocks(), options_.seed, stream);
+  std::vector<std::pair<int64_t, int64_t>> ranked;  // by the rank of its block: an index of rows_
+  for (int64_t i = 0; i < rows(); ++i)
+    ranked.emplace_back(rank[static_cast<size_t>(source_->block_of(rows_[static_cast<size_t>(i)]))], i);
+  std::sort(ranked.begin(), ranked.end());
+
+  std::vector<int64_t> order;
+  for (const auto& [block, i] : ranked) order.push_back(i);
+  Random random(options_.seed, stream + hash_of("rows mixed"));
+  for (size_t begin = 0, end = 1; begin < order.size(); begin = end++) {
+    const auto ends_here = [&] {
+      return end == order.size() ||
+             (end - begin >= static_cast<size_t>(options_.rows_mixed) && ranked[end].first != ranked[end - 1].first);
+    };
+    while (!ends_here()) ++end;
+    for (size_t i = end - begin; i-- > 1;) std::swap(order[begin + i], order[begin + random.below(i + 1)]);
+  }
+  return order;
 }
 
 // Rows are numbered through all epochs.

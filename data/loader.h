@@ -27,11 +27,14 @@ struct LoaderOptions {
   uint64_t seed = 0;
   bool same_order_every_epoch = false;  // as the reference, whose sampler is never told the epoch
   bool reference_order = false;         // shuffle as torch's DistributedSampler: data/reference_order.h
-  bool drop_last = true;                // rows at the end of an epoch that don't fill a batch are left out
-  bool skip_without_target = true;      // batches in which no label counts; else delivered, and their loss is NaN
-  int workers = 2;                      // 0: everything is done in next()
-  int64_t prefetch = 2;                 // batches kept ready
-  double max_bad_share = 0.1;           // of bad_window rows in a row
+  // Shuffles blocks of the source (row groups), and rows only among the blocks that hold this many together: what lies
+  // together is then read once. 0: rows are shuffled one by one.
+  int64_t rows_mixed = 0;
+  bool drop_last = true;            // rows at the end of an epoch that don't fill a batch are left out
+  bool skip_without_target = true;  // batches in which no label counts; else delivered, and their loss is NaN
+  int workers = 2;                  // 0: everything is done in next()
+  int64_t prefetch = 2;             // batches kept ready
+  double max_bad_share = 0.1;       // of bad_window rows in a row
   int64_t bad_window = 1000;
 };
 
@@ -95,6 +98,7 @@ class Loader {
   };
 
   std::vector<int64_t> order_of(int64_t epoch) const;
+  std::vector<int64_t> blockwise_order(uint64_t stream) const;
   int64_t row_at(int64_t index);
   Prepared prepare(int64_t index);
   Item assemble();

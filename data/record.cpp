@@ -21,8 +21,12 @@ std::vector<uint8_t> picture_bytes(const Picture& picture, const std::string& pl
   }
 }
 
-Concatenation::Concatenation(std::vector<std::unique_ptr<RecordSource>> parts) : parts_(std::move(parts)), begins_{0} {
-  for (const auto& part : parts_) begins_.push_back(begins_.back() + part->size());
+Concatenation::Concatenation(std::vector<std::unique_ptr<RecordSource>> parts)
+    : parts_(std::move(parts)), begins_{0}, first_blocks_{0} {
+  for (const auto& part : parts_) {
+    begins_.push_back(begins_.back() + part->size());
+    first_blocks_.push_back(first_blocks_.back() + part->blocks());
+  }
 }
 
 size_t Concatenation::part_of(int64_t row) const {
@@ -37,6 +41,11 @@ Record Concatenation::read(int64_t row) const {
 std::string Concatenation::place(int64_t row) const {
   const size_t part = part_of(row);
   return parts_[part]->place(row - begins_[part]);
+}
+
+int64_t Concatenation::block_of(int64_t row) const {
+  const size_t part = part_of(row);
+  return first_blocks_[part] + parts_[part]->block_of(row - begins_[part]);
 }
 
 }  // namespace nanovlm

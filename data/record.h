@@ -52,6 +52,11 @@ class RecordSource {
   virtual int64_t size() const = 0;
   virtual Record read(int64_t row) const = 0;        // BadRecord
   virtual std::string place(int64_t row) const = 0;  // for messages: "train.jsonl:17"
+
+  // Rows of one block cost little to read one after the other, as a row group's do; blocks are counted from 0. By
+  // default each row is one of its own.
+  virtual int64_t blocks() const { return size(); }
+  virtual int64_t block_of(int64_t row) const { return row; }
 };
 
 // The bytes of its file; BadRecord if they can't be had. `place` is for messages.
@@ -64,12 +69,15 @@ class Concatenation : public RecordSource {
   int64_t size() const override { return begins_.back(); }
   Record read(int64_t row) const override;
   std::string place(int64_t row) const override;
+  int64_t blocks() const override { return first_blocks_.back(); }
+  int64_t block_of(int64_t row) const override;
 
  private:
   size_t part_of(int64_t row) const;
 
   std::vector<std::unique_ptr<RecordSource>> parts_;
-  std::vector<int64_t> begins_;  // of each part, and the end of the last
+  std::vector<int64_t> begins_;        // of each part, and the end of the last
+  std::vector<int64_t> first_blocks_;  // likewise
 };
 
 }  // namespace nanovlm

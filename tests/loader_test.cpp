@@ -157,6 +157,36 @@ TEST_CASE("the reference's order is that of its sampler, which is told the epoch
   CHECK(epoch_of(told).rows() == torch_permutation(40, 6));
 }
 
+TEST_CASE("shuffled by blocks, rows that lie together come together") {
+  // Blocks of 10 rows.
+  struct Blocks : Rows {
+    using Rows::Rows;
+    int64_t blocks() const override { return (size() + 9) / 10; }
+    int64_t block_of(int64_t row) const override { return row / 10; }
+  };
+  const auto source = std::make_shared<Blocks>(205);
+  const LoaderOptions options{.batch_size = 5, .epochs = 2, .seed = 3, .rows_mixed = 25};
+  Loader loader = loader_of(source, options);
+  std::vector<std::vector<int64_t>> epochs;
+  for (int e = 0; e < 2; ++e) {
+    std::vector<int64_t> rows = epochs.emplace_back(epoch_of(loader).rows());
+    // The short block may have been among the first, so windows begin anywhere; each has at most four blocks.
+    std::map<int64_t, std::pair<size_t, size_t>> seen;  // where a block's rows come first and last
+    for (size_t i = 0; i < rows.size(); ++i) {
+      auto& [first, last] = seen.try_emplace(rows[i] / 10, i, i).first->second;
+      last = i;
+    }
+    for (const auto& [block, range] : seen) CHECK(range.second - range.first < 40);
+    CHECK_FALSE(std::is_sorted(rows.begin(), rows.begin() + 10));
+    std::sort(rows.begin(), rows.end());
+    CHECK(rows == numbers(0, 205));
+  }
+  CHECK(epochs[0] != epochs[1]);
+  Loader resumed = loader_of(source, options, {0, 100, 3, 205});
+  CHECK(epoch_of(resumed).rows() == std::vector<int64_t>(epochs[0].begin() + 100, epochs[0].end()));
+  CHECK(epoch_of(resumed).rows() == epochs[1]);
+}
+
 TEST_CASE("the rows left over at the end of an epoch are dropped or make a smaller batch") {
   const auto source = std::make_shared<Rows>(10);
   for (const int workers : {0, 2}) {

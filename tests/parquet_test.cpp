@@ -122,6 +122,14 @@ TEST_CASE("every row of MMStar is as listed") {
   }
 }
 
+TEST_CASE("row groups are blocks, numbered through all files") {
+  if (skipped()) return;
+  const auto data = open_dataset({file_of("cauldron"), file_of("mmstar"), file_of("cauldron-zstd")});
+  CHECK(data->blocks() == 4 + 1 + 3);
+  const std::pair<int64_t, int64_t> blocks[] = {{0, 0}, {19, 0}, {20, 1}, {63, 3}, {64, 4}, {79, 4}, {80, 5}, {143, 7}};
+  for (const auto& [row, block] : blocks) CHECK(data->block_of(row) == block);
+}
+
 TEST_CASE("threads that read at once get the same rows") {
   if (skipped()) return;
   const auto golden = golden_rows("cauldron");

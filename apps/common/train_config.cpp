@@ -116,7 +116,8 @@ void TrainConfig::validate() const {
   rule(workers >= 0 && workers <= 256, "workers", workers, "0 to 256");
   rule(picture_cache_mib >= 0 && picture_cache_mib <= 1 << 24, "picture_cache_mib", picture_cache_mib, "0 to 16777216");
   rule(eval_batches >= 0, "eval_batches", eval_batches, "0 (all) or more");
-  rule(shuffle == "own" || shuffle == "reference" || shuffle == "none", "shuffle", shuffle, "own, reference or none");
+  rule(shuffle == "own" || shuffle == "blocks" || shuffle == "reference" || shuffle == "none", "shuffle", shuffle,
+       "own, blocks, reference or none");
   rule(max_no_loss_share >= 0 && max_no_loss_share <= 1, "max_no_loss_share", max_no_loss_share, "0 to 1");
   rule(max_bad_share >= 0 && max_bad_share <= 1, "max_bad_share", max_bad_share, "0 to 1");
   rule(max_training_steps >= 0, "max_training_steps", max_training_steps, "0 (no limit) or more");

@@ -33,9 +33,11 @@ struct TrainConfig {
 
   std::string dtype = "bf16";  // of products: bf16 or f32
   int64_t seed = 0;
-  std::string init = "nanovlm";      // or balanced: see Init in model/vision_language_model.h
-  std::string compat = "none";       // or nanovlm-v1: the reference's behaviour, its mistakes included
-  std::string shuffle = "own";       // own: by our random numbers; reference: rows in train.py's order; none: as stored
+  std::string init = "nanovlm";  // or balanced: see Init in model/vision_language_model.h
+  std::string compat = "none";   // or nanovlm-v1: the reference's behaviour, its mistakes included
+  // own: by our random numbers; blocks: the same, but only so far that row groups are read once; reference: rows in
+  // train.py's order; none: as stored
+  std::string shuffle = "own";
   bool reshuffle = true;             // another order in every epoch
   bool dense = false;                // compute padded rows too
   int64_t workers = 2;               // threads that prepare batches

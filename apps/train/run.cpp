@@ -36,6 +36,8 @@ CollateOptions collate_options(const TrainConfig& train, const VLMConfig& vlm) {
   return options;
 }
 
+constexpr int64_t kRowsMixed = 1000;  // about ten of the Hub's row groups, which the page cache holds
+
 RowOrder row_order(const TrainConfig& train) {
   if (train.shuffle == "reference" || as_reference(train)) return RowOrder::reference;
   return train.shuffle == "none" ? RowOrder::stored : RowOrder::shuffled;
@@ -64,6 +66,7 @@ LoaderOptions loader_options(const TrainConfig& train) {
   options.seed = static_cast<uint64_t>(train.seed);
   options.shuffle = row_order(train) != RowOrder::stored;
   options.reference_order = row_order(train) == RowOrder::reference;
+  if (train.shuffle == "blocks") options.rows_mixed = kRowsMixed;
   options.same_order_every_epoch = as_reference(train) || !train.reshuffle;
   options.workers = static_cast<int>(train.workers);
   options.max_bad_share = train.max_bad_share;

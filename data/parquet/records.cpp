@@ -89,9 +89,13 @@ class ParquetRecords : public RecordSource {
 
   int64_t size() const override { return begins_.back(); }
   std::string place(int64_t row) const override { return text(pages_.path(), ": row ", row); }
+  int64_t blocks() const override { return static_cast<int64_t>(begins_.size()) - 1; }
+  int64_t block_of(int64_t row) const override {  // its row group
+    return std::upper_bound(begins_.begin(), begins_.end(), row) - begins_.begin() - 1;
+  }
 
   Record read(int64_t row) const override {
-    const auto group = std::upper_bound(begins_.begin(), begins_.end(), row) - begins_.begin() - 1;
+    const int64_t group = block_of(row);
     const int64_t in_group = row - begins_[static_cast<size_t>(group)];
     const auto cell = [&](int column) {
       return column == kAbsent ? ParquetCell{} : pages_.read(static_cast<int>(group), column, in_group);
