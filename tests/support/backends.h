@@ -7,8 +7,6 @@
 #include "kernels/cpu.h"
 #include "tests/support/memory.h"
 #if defined(NANOVLM_CUDA_KERNELS)
-#include <memory>
-
 #include "kernels/cuda/gpu.h"
 #endif
 #if defined(NANOVLM_SIMT_KERNELS)
@@ -18,11 +16,11 @@
 namespace nanovlm::testing {
 
 #if defined(NANOVLM_CUDA_KERNELS)
-// This machine's GPU, which waits for every launch; null where there is none.
+// This machine's GPU, which waits for every launch; null where there is none. Never closed: at the end of a program the
+// libraries that it has loaded end before it.
 inline cuda::Gpu* gpu() {
-  static const std::unique_ptr<cuda::Gpu> it =
-      cuda::why_absent().empty() ? std::make_unique<cuda::Gpu>(cuda::Options{.synchronous = true}) : nullptr;
-  return it.get();
+  static cuda::Gpu* const it = cuda::why_absent().empty() ? new cuda::Gpu({.synchronous = true}) : nullptr;
+  return it;
 }
 #endif
 
