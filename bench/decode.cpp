@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/common/harness.h"
+#include "bench/common/memory_read.h"
 #include "bench/common/peer.h"
 #include "engine/json.h"
 #include "engine/random.h"
@@ -114,10 +115,12 @@ int main(int argc, char** argv) try {
     options.max_new_tokens = n;
     generate(model, batch, options);
   };
-  const auto timings =
-      time_in_turns({[&] { run(1); }, [&] { run(1 + s.tokens); }}, {.min_seconds = 1, .min_samples = 5});
+  MemoryRead memory;
+  const auto timings = time_in_turns({[&] { run(1); }, [&] { run(1 + s.tokens); }, [&] { memory.once(); }},
+                                     {.min_seconds = 1, .min_samples = 9});
   const double per_token = (timings[1].median - timings[0].median) / static_cast<double>(s.tokens);
-  const double bandwidth = read_bandwidth(), bytes = weight_bytes(model, dtype), bound = bytes / bandwidth;
+  const double bandwidth = MemoryRead::kBytes / timings[2].median;
+  const double bytes = weight_bytes(model, dtype), bound = bytes / bandwidth;
   report.add({{"impl", value("ours")},
               {"dtype", value(s.dtype)},
               {"context", value(s.context)},

@@ -10,7 +10,7 @@ namespace nanovlm {
 namespace {
 
 constexpr size_t kAlignment = 256;             // what cudaMalloc promises, so that a block is as good as a segment
-constexpr size_t kSegment = size_t{32} << 20;  // small requests share segments of this size
+constexpr size_t kSegment = size_t{16} << 20;  // small requests share segments of this size
 constexpr size_t kHugePage = size_t{2} << 20;
 
 size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
@@ -49,7 +49,9 @@ CachingAllocator::Source CachingAllocator::host_memory() {
             madvise(p, bytes, MADV_HUGEPAGE);  // fewer TLB misses; only a hint
             return p;
           },
-          [](void* p, size_t bytes) { munmap(p, bytes); }};
+          [](void* p, size_t bytes) { munmap(p, bytes); },
+          {},
+          true};
 }
 
 CachingAllocator::~CachingAllocator() {
@@ -58,6 +60,7 @@ CachingAllocator::~CachingAllocator() {
 
 CachingAllocator::Blocks::iterator CachingAllocator::take_segment(size_t bytes) {
   size_t size = round_up(std::max(bytes, kSegment), kHugePage);
+  if (source_.cheap && bytes > kSegment) release_unused_locked();
   void* p = source_.take(size);
   if (!p) {
     release_unused_locked();
@@ -67,25 +70,33 @@ CachingAllocator::Blocks::iterator CachingAllocator::take_segment(size_t bytes) 
     size = round_up(bytes, kHugePage);
     p = source_.take(size);
   }
-  if (!p) fail(out_of_memory(bytes));
+  if (!p) return blocks_.end();
   char* address = static_cast<char*>(p);
   segments_[address] = size;
   report_.reserved += static_cast<int64_t>(size);
-  free_.emplace(size, address);
+  free_of(address).emplace(size, address);
   return blocks_.emplace(address, Block{size, false, MemoryClass::activation, address}).first;
+}
+
+CachingAllocator::Blocks::iterator CachingAllocator::find_free(const FreeBlocks& free, size_t bytes) {
+  const auto fit = free.lower_bound({bytes, nullptr});
+  return fit == free.end() ? blocks_.end() : blocks_.find(fit->second);
 }
 
 void* CachingAllocator::allocate(size_t bytes, MemoryClass memory_class) {
   const std::lock_guard lock(mutex_);
   const size_t size = round_up(std::max<size_t>(bytes, 1), kAlignment);
-  const auto fit = free_.lower_bound({size, nullptr});
-  const auto block = fit != free_.end() ? blocks_.find(fit->second) : take_segment(size);
-  free_.erase({block->second.size, block->first});
+  auto block = find_free(size > kSegment ? free_large_ : free_, size);
+  if (block == blocks_.end()) block = take_segment(size);
+  if (block == blocks_.end()) block = find_free(free_large_, size);
+  if (block == blocks_.end()) fail(out_of_memory(bytes));
+  FreeBlocks& free = free_of(block->second.segment);
+  free.erase({block->second.size, block->first});
 
   if (const size_t rest = block->second.size - size; rest > 0) {
     char* address = block->first + size;
     blocks_.emplace(address, Block{rest, false, MemoryClass::activation, block->second.segment});
-    free_.emplace(rest, address);
+    free.emplace(rest, address);
     block->second.size = size;
   }
   block->second.used = true;
@@ -107,6 +118,7 @@ void CachingAllocator::free(void* address) {
   report_.in_use -= static_cast<int64_t>(block->second.size);
   report_.by_class[static_cast<int>(block->second.memory_class)] -= static_cast<int64_t>(block->second.size);
   block->second.used = false;
+  FreeBlocks& free = free_of(block->second.segment);
 
   const auto join = [&](Blocks::iterator left, Blocks::iterator right) {
     left->second.size += right->second.size;
@@ -115,17 +127,21 @@ void CachingAllocator::free(void* address) {
   };
   if (const auto next = std::next(block);
       next != blocks_.end() && !next->second.used && next->second.segment == block->second.segment) {
-    free_.erase({next->second.size, next->first});
+    free.erase({next->second.size, next->first});
     join(block, next);
   }
   if (block != blocks_.begin()) {
     const auto previous = std::prev(block);
     if (!previous->second.used && previous->second.segment == block->second.segment) {
-      free_.erase({previous->second.size, previous->first});
+      free.erase({previous->second.size, previous->first});
       block = join(previous, block);
     }
   }
-  free_.emplace(block->second.size, block->first);
+  free.emplace(block->second.size, block->first);
+}
+
+CachingAllocator::FreeBlocks& CachingAllocator::free_of(char* segment) {
+  return segments_.at(segment) > kSegment ? free_large_ : free_;
 }
 
 MemoryReport CachingAllocator::report() const {
@@ -153,7 +169,7 @@ void CachingAllocator::release_unused_locked() {
       ++segment;
       continue;
     }
-    free_.erase({size, address});
+    free_of(address).erase({size, address});
     blocks_.erase(block);
     source_.give_back(address, size);
     report_.reserved -= static_cast<int64_t>(size);
@@ -170,7 +186,10 @@ std::string CachingAllocator::out_of_memory(size_t bytes) const {
   for (size_t i = 0; i < std::min<size_t>(used.size(), 3); ++i)
     largest += text(i ? ", " : "", static_cast<int64_t>(mebibytes(used[i].first)), " (",
                     name_of(used[i].second->memory_class), ")");
-  const int64_t cached = free_.empty() ? 0 : static_cast<int64_t>(free_.rbegin()->first);
+  size_t largest_free = 0;
+  for (const FreeBlocks* free : {&free_, &free_large_})
+    if (!free->empty()) largest_free = std::max(largest_free, free->rbegin()->first);
+  const int64_t cached = static_cast<int64_t>(largest_free);
   const int64_t left = source_.left ? source_.left() : 0;
   const auto whole = [](int64_t bytes) { return static_cast<int64_t>(mebibytes(bytes)); };
   return text("out of memory: asked for ", whole(static_cast<int64_t>(bytes)) + 1, " MiB, in use ",

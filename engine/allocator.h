@@ -32,6 +32,9 @@ class CachingAllocator {
     std::function<void*(size_t bytes)> take;
     std::function<void(void*, size_t bytes)> give_back;
     std::function<int64_t()> left = {};
+    // Taking and giving back cost little: before a large segment is taken, those that no block uses are given back, so
+    // that a process is no larger than its work. Once a training step has found its segments, the next takes none.
+    bool cheap = false;
   };
   static Source host_memory();
 
@@ -58,14 +61,19 @@ class CachingAllocator {
   };
   using Blocks = std::map<char*, Block>;
 
-  Blocks::iterator take_segment(size_t bytes);
+  using FreeBlocks = std::set<std::pair<size_t, char*>>;  // by size: best fit, lowest address first
+
+  Blocks::iterator find_free(const FreeBlocks& free, size_t bytes);  // end() where nothing fits
+  Blocks::iterator take_segment(size_t bytes);                       // end() where there is no more
+  FreeBlocks& free_of(char* segment);
   std::string out_of_memory(size_t bytes) const;
   void release_unused_locked();
 
   Source source_;
   mutable std::mutex mutex_;
-  Blocks blocks_;                            // every block, by address
-  std::set<std::pair<size_t, char*>> free_;  // the free ones, by size: best fit, lowest address first
+  Blocks blocks_;  // every block, by address
+  // Large segments hold large blocks only: small ones that live long would break them up.
+  FreeBlocks free_, free_large_;
   std::map<char*, size_t> segments_;
   MemoryReport report_;
 };

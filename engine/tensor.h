@@ -78,6 +78,7 @@ class Tensor {
   // input later saves `recipe()` where there is one, and the numbers themselves are freed.
   using Recipe = std::function<Tensor()>;
   Tensor& set_recipe(Recipe recipe);
+  bool has_recipe() const { return recipe_ != nullptr; }
   Recipe recipe() const;  // gives this very tensor where nothing cheaper is known
 
  private:

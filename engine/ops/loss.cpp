@@ -21,6 +21,11 @@ void scale_by(const Tensor& y, const Tensor& factor) {
   });
 }
 
+Tensor empty_gradient(const Tensor& weight) {
+  const MemoryScope scope(weight.device(), MemoryClass::gradient);
+  return empty(weight.shape(), DType::f32, weight.device());
+}
+
 }  // namespace
 
 Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const std::vector<int32_t>& targets, DType dtype) {
@@ -35,19 +40,16 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const std::ve
   const bool training = device.context().record_gradients && (h.requires_grad() || weight.requires_grad());
   const bool head_learns = training && weight.requires_grad();
 
-  const Tensor rounded = cast(h.detach(), dtype), w = cast(weight.detach(), dtype);
+  const Tensor rounded = cast(h.detach(), dtype);
+  Tensor w = cast(weight.detach(), dtype);
   const Tensor target = from_host(targets, {R}, device), row_loss = empty({R}, DType::f32, device);
   const bool stored = kernels::head_stores_logits(device.kind() != DeviceKind::cpu, dtype);
   const int64_t row_bytes = V * size_of(stored ? DType::f32 : dtype);
   const int64_t chunk = stored || training ? std::clamp<int64_t>(kLogitBytes / row_bytes, 1, R) : R;
-  const Tensor logits = stored ? empty({chunk, V}, DType::f32, device) : Tensor();
+  Tensor logits = stored ? empty({chunk, V}, DType::f32, device) : Tensor();
   const Tensor dlogits = !training ? Tensor() : dtype == DType::f32 ? logits : empty({chunk, V}, dtype, device);
   Tensor dh, dweight;
   if (training) dh = empty(h.shape(), h.dtype(), device);
-  if (head_learns) {
-    const MemoryScope scope(device, MemoryClass::gradient);
-    dweight = empty(weight.shape(), DType::f32, device);
-  }
 
   for (int64_t begin = 0; begin < R; begin += chunk) {
     const int64_t rows = std::min(chunk, R - begin);
@@ -62,7 +64,12 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const std::ve
                       {dlogits.data(), w.data(), dh.slice(0, begin, begin + rows).data(), nullptr, rows, C, V, false,
                        false, false, dtype, h.dtype()},
                       stream);
-      if (!head_learns) return;
+    });
+    if (!head_learns) continue;
+    // The head's gradient is as large as the head: it comes when what is read no more has gone.
+    if (begin + rows == R) w = logits = Tensor();
+    if (!dweight.defined()) dweight = empty_gradient(weight);
+    on(device, "linear_cross_entropy", [&](auto backend, Stream stream) {
       kernels::matmul(
           backend,
           {dlogits.data(), part.data(), dweight.data(), nullptr, V, C, rows, true, false, begin > 0, dtype, DType::f32},

@@ -20,6 +20,15 @@ struct ResidualGradient {
   }
 };
 
+// What the gradient needs of the rows that were normalised. Where they are the sum of rows that are kept anyway and of
+// a bf16 delta, keeping the delta and adding again takes half the memory of keeping the sum.
+Tensor::Recipe kept_sum(const Residual& input, Tensor& sum) {
+  const auto& [x, delta] = input;
+  if (delta.defined() && delta.bytes() < sum.bytes() && !x.has_recipe())
+    sum.set_recipe([input = Residual{x.detach(), delta.detach()}] { return add(input); });
+  return sum.recipe();
+}
+
 const float* f32_or_null(const Tensor& x) { return x.defined() ? x.f32() : nullptr; }
 
 }  // namespace
@@ -43,20 +52,24 @@ Normed rms_norm(const Residual& input, const Tensor& weight, float eps, DType dt
   const Tensor r = empty({R}, DType::f32, device);
   Tensor sum = delta.defined() ? empty({R, C}, DType::f32, device) : x.detach();
   Tensor y = forward(x, delta, sum, r);
-  const Tensor kept = sum;
-  y.set_recipe([=] { return forward(kept, {}, kept, r); });
+  const Tensor::Recipe kept = kept_sum(input, sum);
+  y.set_recipe([=] {
+    const Tensor rows = kept();
+    return forward(rows, {}, rows, r);
+  });
 
   Node::record("rms_norm", {&sum, &y}, {x, delta, weight}, [=](const Gradients& dys, const Needs& needs) -> Gradients {
     check(dys[1].defined(), "rms_norm: no gradient arrived for the normalised rows");
-    ResidualGradient out(kept, needs, dtype);
+    const Tensor rows = kept();
+    ResidualGradient out(rows, needs, dtype);
     Tensor dweight;
     if (needs[2]) {
-      const MemoryScope scope(kept.device(), MemoryClass::gradient);
-      dweight = zeros({C}, DType::f32, kept.device());
+      const MemoryScope scope(rows.device(), MemoryClass::gradient);
+      dweight = zeros({C}, DType::f32, rows.device());
     }
-    on(kept.device(), "rms_norm_backward", [&](auto backend, Stream stream) {
+    on(rows.device(), "rms_norm_backward", [&](auto backend, Stream stream) {
       kernels::rms_norm_backward(backend,
-                                 {dys[1].data(), kept.f32(), weight.f32(), r.f32(), f32_or_null(dys[0]), out.dx.f32(),
+                                 {dys[1].data(), rows.f32(), weight.f32(), r.f32(), f32_or_null(dys[0]), out.dx.f32(),
                                   out.ddelta.data(), dweight.defined() ? dweight.f32() : nullptr, R, C, dtype},
                                  stream);
     });
@@ -87,22 +100,26 @@ Normed layer_norm(const Residual& input, const Tensor& weight, const Tensor& bia
   const Tensor m = empty({R}, DType::f32, device), r = empty({R}, DType::f32, device);
   Tensor sum = delta.defined() ? empty({R, C}, DType::f32, device) : x.detach();
   Tensor y = forward(x, delta, sum, m, r);
-  const Tensor kept = sum;
-  y.set_recipe([=] { return forward(kept, {}, kept, m, r); });
+  const Tensor::Recipe kept = kept_sum(input, sum);
+  y.set_recipe([=] {
+    const Tensor rows = kept();
+    return forward(rows, {}, rows, m, r);
+  });
 
   Node::record(
       "layer_norm", {&sum, &y}, {x, delta, weight, bias}, [=](const Gradients& dys, const Needs& needs) -> Gradients {
         check(dys[1].defined(), "layer_norm: no gradient arrived for the normalised rows");
-        ResidualGradient out(kept, needs, dtype);
+        const Tensor rows = kept();
+        ResidualGradient out(rows, needs, dtype);
         Tensor dweight, dbias;
         if (needs[2] || needs[3]) {
-          const MemoryScope scope(kept.device(), MemoryClass::gradient);
-          dweight = zeros({C}, DType::f32, kept.device());
-          dbias = zeros({C}, DType::f32, kept.device());
+          const MemoryScope scope(rows.device(), MemoryClass::gradient);
+          dweight = zeros({C}, DType::f32, rows.device());
+          dbias = zeros({C}, DType::f32, rows.device());
         }
-        on(kept.device(), "layer_norm_backward", [&](auto backend, Stream stream) {
+        on(rows.device(), "layer_norm_backward", [&](auto backend, Stream stream) {
           kernels::layer_norm_backward(backend,
-                                       {dys[1].data(), kept.f32(), weight.f32(), m.f32(), r.f32(), f32_or_null(dys[0]),
+                                       {dys[1].data(), rows.f32(), weight.f32(), m.f32(), r.f32(), f32_or_null(dys[0]),
                                         out.dx.f32(), out.ddelta.data(), dweight.defined() ? dweight.f32() : nullptr,
                                         dbias.defined() ? dbias.f32() : nullptr, R, C, dtype},
                                        stream);
