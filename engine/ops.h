@@ -14,6 +14,8 @@ namespace nanovlm {
 // dtype.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType dtype);
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType dtype, DType out);
+// linear() of the same rows with each weight, without bias; one launch where no gradients are recorded.
+std::vector<Tensor> linear_each(const Tensor& x, const std::vector<Tensor>& weights, DType dtype);
 
 // The residual stream as a sum not yet taken: norms add `delta` and normalise in one pass.
 struct Residual {

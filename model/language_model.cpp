@@ -32,7 +32,7 @@ RopeTable RotaryEmbedding::operator()(int64_t length, const Device& device) cons
 
 Tensor LanguageModelGroupedQueryAttention::operator()(const Tensor& x, const RopeTable& rope, const Segments& texts,
                                                       const Forward& run, const CacheStep* step) const {
-  const Tensor q = q_proj(x, run), k = k_proj(x, run), v = v_proj(x, run);
+  const auto [q, k, v] = each_of(x, run, q_proj, k_proj, v_proj);
   if (!step) return out_proj(attention(q, k, v, heads, texts, rope, true), run);
 
   const Tensor rotated_q = nanovlm::rope(q, heads.H, heads.D, rope, texts.positions);

@@ -54,7 +54,8 @@ struct LanguageModelMLP {
   Linear gate_proj, up_proj, down_proj;
 
   Tensor operator()(const Tensor& x, const Forward& run) const {
-    return down_proj(swiglu(gate_proj(x, run), up_proj(x, run)), run);
+    const auto [gate, up] = each_of(x, run, gate_proj, up_proj);
+    return down_proj(swiglu(gate, up), run);
   }
 
   template <class V>

@@ -1,8 +1,11 @@
 // The layers of both transformers. A layer owns its parameters and lists them by the names they have in a checkpoint;
 // loading, saving, the optimizer's groups and the count all walk those lists.
 #pragma once
+#include <algorithm>
+#include <array>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "engine/ops.h"
 
@@ -38,6 +41,15 @@ struct Linear {
     if (bias.defined()) v("bias", bias);
   }
 };
+
+// Layers without bias that read the same rows.
+template <class... Layers>
+std::array<Tensor, sizeof...(Layers)> each_of(const Tensor& x, const Forward& run, const Layers&... layers) {
+  const std::vector<Tensor> y = linear_each(x, {layers.weight...}, run.dtype);
+  std::array<Tensor, sizeof...(Layers)> results;
+  std::copy(y.begin(), y.end(), results.begin());
+  return results;
+}
 
 struct RmsNorm {
   Tensor weight;  // [C]

@@ -87,6 +87,32 @@ TEST_CASE("a product over no terms is the bias, or leaves what was there") {
   });
 }
 
+TEST_CASE("products made together are those made one by one") {
+  for (const DType in : kFloatDTypes)
+    for (const int64_t M : {1, 3, 4, 6}) {  // one of a token's step, and more rows than stay together
+      constexpr int64_t K = 70;
+      const std::vector<int64_t> columns = {1, 130, 33, 200};
+      INFO("M " << M << ", " << name_of(in));
+      Random random(M);
+      Buffer a = random.normal(M * K, in);
+      std::vector<Buffer> b;
+      for (const int64_t N : columns) b.push_back(random.normal(N * K, in));
+      for_each_backend([&](auto backend, Stream stream) {
+        std::vector<Buffer> together, alone;
+        for (const int64_t N : columns) together.emplace_back(M * N, in), alone.emplace_back(M * N, in);
+        std::vector<kernels::Matmul> products;
+        for (size_t i = 0; i < columns.size(); ++i) {
+          kernels::Matmul product{a, b[i], alone[i], nullptr, M, columns[i], K, false, true, false, in, in};
+          kernels::matmul(backend, product, stream);
+          product.c = together[i];
+          products.push_back(product);
+        }
+        kernels::matmul_each(backend, products, stream);
+        for (size_t i = 0; i < columns.size(); ++i) CHECK(max_error(together[i].values(), alone[i].values()) == 0);
+      });
+    }
+}
+
 TEST_CASE("column_sum is as exact as the plain formula") {
   for (auto [R, N] : {std::pair<int64_t, int64_t>{1, 1}, {0, 3}, {3, 31}, {33, 65}, {200, 130}, {1000, 64}, {2, 3000}})
     for (DType dtype : kFloatDTypes) {

@@ -63,4 +63,30 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType d
   });
 }
 
+std::vector<Tensor> linear_each(const Tensor& x, const std::vector<Tensor>& weights, DType dtype) {
+  std::vector<Tensor> results;
+  if (x.device().context().record_gradients) {
+    for (const Tensor& weight : weights) results.push_back(linear(x, weight, {}, dtype));
+    return results;
+  }
+  const int64_t R = x.size(0), K = x.size(1);
+  const Tensor rounded = cast(x, dtype);
+  std::vector<Tensor> kept;  // weights in dtype, until the products are made
+  std::vector<kernels::Matmul> products;
+  int64_t columns = 0;
+  for (const Tensor& weight : weights) {
+    check(weight.rank() == 2 && weight.size(1) == K, "linear_each: x is ", x.shape(), ", but weight is ",
+          weight.shape());
+    const int64_t N = weight.size(0);
+    results.push_back(empty({R, N}, dtype, x.device()));
+    kept.push_back(cast(weight, dtype));
+    products.push_back({rounded.data(), kept.back().data(), results.back().data(), nullptr, R, N, K, false, true, false,
+                        dtype, dtype});
+    columns += N;
+  }
+  on(x.device(), {"matmul", {R, columns, K}},
+     [&](auto backend, Stream stream) { kernels::matmul_each(backend, products, stream); });
+  return results;
+}
+
 }  // namespace nanovlm

@@ -23,4 +23,9 @@ void matmul(Cuda, const Matmul& a, Stream stream) {
   products.run(one_term);
 }
 
+template <>
+void matmul_each(Cuda backend, const std::vector<Matmul>& products, Stream stream) {
+  for (const Matmul& a : products) matmul(backend, a, stream);
+}
+
 }  // namespace nanovlm::kernels

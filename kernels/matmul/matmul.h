@@ -4,6 +4,8 @@
 // to the next, but the same order for the same shape and number of threads); c is rounded once, on store. Supported: in
 // = f32 with out = f32; in = bf16 with out = bf16 or f32.
 #pragma once
+#include <vector>
+
 #include "kernels/types.h"
 
 namespace nanovlm::kernels {
@@ -29,6 +31,10 @@ struct ColumnSum {
 
 template <class Backend>
 void matmul(Backend, const Matmul&, Stream);
+// Several products of the same a (M, K, in and transpose_a agree too), with the numbers that matmul gives. A token's
+// step through a model is bound by memory and made of small products: together they are one launch.
+template <class Backend>
+void matmul_each(Backend, const std::vector<Matmul>&, Stream);
 template <class Backend>
 void column_sum(Backend, const ColumnSum&, Stream);
 

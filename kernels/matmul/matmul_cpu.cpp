@@ -7,6 +7,7 @@
 // The sum of columns reads x once, a band of columns at a time. Memory bounds it too.
 #include "kernels/matmul/matmul.h"
 
+#include <algorithm>
 #include <type_traits>
 
 #include "kernels/cpu_math.h"
@@ -17,26 +18,39 @@
 namespace nanovlm::kernels {
 namespace {
 
+bool has_few_rows(const Matmul& a) { return a.M <= kFewRows && !a.transpose_a && a.transpose_b; }
+
+// Columns [begin, end) of c, where x is a in fp32.
 template <class In, class Out>
-void few_rows(const Matmul& a, const float* x) {
-  parallel_rows(a.N, a.K, [&](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      float sum[kFewRows];
-      dot_products(a.M, x, a.K, as<In>(a.b) + n * a.K, a.K, sum);
-      for (int64_t m = 0; m < a.M; ++m) {
-        Out& c = as<Out>(a.c)[m * a.N + n];
-        const float biased = a.bias ? sum[m] + a.bias[n] : sum[m];
-        c = Out(a.accumulate ? biased + static_cast<float>(c) : biased);
-      }
+void few_rows(const Matmul& a, const float* x, int64_t begin, int64_t end) {
+  for (int64_t n = begin; n < end; ++n) {
+    float sum[kFewRows];
+    dot_products(a.M, x, a.K, as<In>(a.b) + n * a.K, a.K, sum);
+    for (int64_t m = 0; m < a.M; ++m) {
+      Out& c = as<Out>(a.c)[m * a.N + n];
+      const float biased = a.bias ? sum[m] + a.bias[n] : sum[m];
+      c = Out(a.accumulate ? biased + static_cast<float>(c) : biased);
     }
-  });
+  }
 }
 
+// The columns of all products, as if they stood side by side.
 template <class In>
-void few_rows(const Matmul& a) {
-  const Floats converted(a.M * a.K);
-  for (int64_t i = 0; i < a.M * a.K; ++i) converted[i] = static_cast<float>(as<In>(a.a)[i]);
-  with_float(a.out, [&]<class Out>(Type<Out>) { few_rows<In, Out>(a, converted); });
+void few_rows(const Matmul* products, size_t count) {
+  const Matmul& first = products[0];
+  const Floats x(first.M * first.K);
+  for (int64_t i = 0; i < first.M * first.K; ++i) x[i] = static_cast<float>(as<In>(first.a)[i]);
+  int64_t columns = 0;
+  for (size_t i = 0; i < count; ++i) columns += products[i].N;
+  parallel_rows(columns, first.K, [&](int64_t begin, int64_t end) {
+    for (size_t i = 0; i < count && end > 0; ++i) {
+      const Matmul& a = products[i];
+      if (begin < a.N)
+        with_float(a.out, [&]<class Out>(Type<Out>) { few_rows<In, Out>(a, x, begin, std::min(end, a.N)); });
+      begin = std::max<int64_t>(begin - a.N, 0);
+      end -= a.N;
+    }
+  });
 }
 
 // What is left of a product over no terms.
@@ -67,9 +81,19 @@ void matmul(ThisBackend, const Matmul& a, Stream) {
   if (a.M == 0 || a.N == 0) return;
   if (a.K == 0) return no_terms(a);
   // With more rows the libraries are ahead.
-  if (a.M > kFewRows || a.transpose_a || !a.transpose_b)
-    return library_matmul(a, std::is_same_v<ThisBackend, CpuAvx512>);
-  with_float(a.in, [&]<class In>(Type<In>) { few_rows<In>(a); });
+  if (!has_few_rows(a)) return library_matmul(a, std::is_same_v<ThisBackend, CpuAvx512>);
+  with_float(a.in, [&]<class In>(Type<In>) { few_rows<In>(&a, 1); });
+}
+
+template <>
+void matmul_each(ThisBackend backend, const std::vector<Matmul>& products, Stream stream) {
+  const bool together = std::all_of(products.begin(), products.end(),
+                                    [](const Matmul& a) { return has_few_rows(a) && a.M > 0 && a.K > 0; });
+  if (!together || products.empty()) {
+    for (const Matmul& a : products) matmul(backend, a, stream);
+    return;
+  }
+  with_float(products[0].in, [&]<class In>(Type<In>) { few_rows<In>(products.data(), products.size()); });
 }
 
 template <>

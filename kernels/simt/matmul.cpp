@@ -70,4 +70,9 @@ void matmul(Simt, const Matmul& s, Stream) {
   });
 }
 
+template <>
+void matmul_each(Simt backend, const std::vector<Matmul>& products, Stream stream) {
+  for (const Matmul& a : products) matmul(backend, a, stream);
+}
+
 }  // namespace nanovlm::kernels
