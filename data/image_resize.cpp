@@ -7,14 +7,13 @@
 //
 // Columns first, then rows; a pass whose side already has the wanted size is left out.
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
 #include "data/image.h"
 
-// The two inner loops are compiled for several instruction sets and chosen when the program is loaded. The sanitizers'
+// The inner loops are compiled for several instruction sets and chosen when the program is loaded. The sanitizers'
 // own start-up comes later than that choice, so their builds do without.
 #if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define NANOVLM_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
@@ -139,6 +138,18 @@ NANOVLM_CLONES void resample_rows(const uint8_t* in, int64_t stride, const int32
   }
 }
 
+// [pixels, 3] bytes to [3, pixels], each divided by 255.
+NANOVLM_CLONES void to_planes(const uint8_t* rgb, int64_t pixels, float* chw) {
+  float* const red = chw;
+  float* const green = chw + pixels;
+  float* const blue = chw + 2 * pixels;
+  for (int64_t i = 0; i < pixels; ++i) {
+    red[i] = static_cast<float>(rgb[3 * i]) / 255.0f;
+    green[i] = static_cast<float>(rgb[3 * i + 1]) / 255.0f;
+    blue[i] = static_cast<float>(rgb[3 * i + 2]) / 255.0f;
+  }
+}
+
 Plane resize_width(const Image& image, int width, Filter filter) {
   const int64_t row_bytes = 3 * static_cast<int64_t>(image.width);
   Plane out(image.height, width);
@@ -188,16 +199,10 @@ Image resize(const Image& image, int width, int height, Filter filter) {
 }
 
 void image_to_tensor(const Image& image, int size, float* chw) {
-  static const auto unit = [] {
-    std::array<float, 256> table;
-    for (int i = 0; i < 256; ++i) table[i] = static_cast<float>(i) / 255.0f;
-    return table;
-  }();
-  const Image square = resize(image, size, size);
-  const int64_t pixels = static_cast<int64_t>(size) * size;
-  const uint8_t* rgb = square.rgb.data();
-  for (int64_t i = 0; i < pixels; ++i)
-    for (int c = 0; c < 3; ++c) chw[c * pixels + i] = unit[rgb[3 * i + c]];
+  if (image.width == size && image.height == size)
+    to_planes(image.rgb.data(), static_cast<int64_t>(size) * size, chw);
+  else
+    to_planes(resize(image, size, size).rgb.data(), static_cast<int64_t>(size) * size, chw);
 }
 
 }  // namespace nanovlm
