@@ -273,7 +273,10 @@ cublasLtMatmulAlgo_t Products::measure(Prepared& product, const Candidates& all)
 float Products::milliseconds(const Prepared& product, const Operands& on, void* d,
                              const cublasLtMatmulAlgo_t& algorithm) {
   const auto run = [&] { return launch(product, on.a, on.b, on.c, d, algorithm); };
-  if (run() != CUBLAS_STATUS_SUCCESS) return INFINITY;
+  if (run() != CUBLAS_STATUS_SUCCESS) {
+    cudaGetLastError();  // or the next launch would take it for its own
+    return INFINITY;
+  }
   cudaEvent_t begin = nullptr, end = nullptr;
   check(cudaEventCreate(&begin), "matmul: an event");
   check(cudaEventCreate(&end), "matmul: an event");
