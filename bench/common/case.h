@@ -53,7 +53,7 @@ struct Case {
   DType dtype;
   std::vector<std::pair<std::string, int64_t>> shape;  // by column
   double flops;     // by the usual convention: a causal mask counts half, attention's backward is 2.5 times forward
-  double bytes;     // the least: every operand read once, every result written once
+  double bytes;     // the least: every operand read once, every result written once; 0: not known
   double full = 1;  // the full-size problem against this one: bounds of a GPU are given for the full size
   std::vector<std::string> sources = {};  // of the CUDA kernels
   std::function<Instance(uint64_t seed)> make = {};

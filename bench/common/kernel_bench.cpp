@@ -42,7 +42,7 @@ double checked_error(const Case& c, const std::string& impl, const std::vector<O
 std::vector<Instance> rotation(const Case& c, Instance first, bool cold, const Device& device, uint64_t seed) {
   constexpr double kCaches = 3, kMost = 64;
   std::vector<Instance> sets = {std::move(first)};
-  const double wanted = cold ? kCaches * static_cast<double>(Clock(device).cache_bytes()) / c.bytes : 1;
+  const double wanted = cold && c.bytes > 0 ? kCaches * static_cast<double>(Clock(device).cache_bytes()) / c.bytes : 1;
   while (static_cast<double>(sets.size()) < std::min(wanted, kMost)) sets.push_back(c.make(seed + sets.size()));
   return sets;
 }

@@ -83,12 +83,13 @@ Report::Row operation_row(const Case& c, const std::vector<KernelReport>& report
   Report::Row row = labels(c, "= " + c.operation);
   append(row, {{"l2_mb", value(static_cast<double>(sectors) * 32e-6, 3)},
                {"mb", value(total_bytes(reports) * 1e-6, 3)},
-               {"least_mb", value(c.bytes * 1e-6, 3)},
-               {"x_least", value(total_bytes(reports) / c.bytes, 2)},
                {"h100_us", value(h100, 1)},
-               {"h100_floor_us", value(floor_us(c, simt::kH100), 1)},
-               {"h200_us", value(h200, 1)},
-               {"h200_floor_us", value(floor_us(c, simt::kH200), 1)}});
+               {"h200_us", value(h200, 1)}});
+  if (c.bytes > 0)
+    append(row, {{"least_mb", value(c.bytes * 1e-6, 3)},
+                 {"x_least", value(total_bytes(reports) / c.bytes, 2)},
+                 {"h100_floor_us", value(floor_us(c, simt::kH100), 1)},
+                 {"h200_floor_us", value(floor_us(c, simt::kH200), 1)}});
   return row;
 }
 
@@ -143,7 +144,7 @@ std::vector<std::string> beyond_limits(const Case& c, const std::vector<KernelRe
     judge.judge(report.kernel, "sectors", ratio(report.sectors, report.ideal_sectors), c.limits.sectors);
     judge.judge(report.kernel, "wavefronts", ratio(report.wavefronts, report.ideal_wavefronts), c.limits.wavefronts);
   }
-  judge.judge(c.operation, "bytes", total_bytes(reports) / c.bytes, c.limits.bytes);
+  if (c.bytes > 0) judge.judge(c.operation, "bytes", total_bytes(reports) / c.bytes, c.limits.bytes);
   return judge.take();
 }
 

@@ -4,6 +4,7 @@
 //   y = patches weight^T + bias + position,   dweight += dy^T patches,   dimages = dy weight, each at its pixel
 #include "kernels/patch_embedding/patch_embedding.h"
 
+#include "kernels/elements.cuh"
 #include "kernels/matmul/matmul.h"
 #include "kernels/patch_embedding/product.cuh"
 
@@ -63,27 +64,45 @@ struct Columns {
   __device__ int64_t inner(int64_t k) const { return k * stride; }
 };
 
-// What becomes of the products.
+// What becomes of the products: of one, or of two neighbours where `pairs` says that they may be stored together.
 struct Embedding {
   float* y;
   const float *bias, *position;
   int64_t C, P;
-  __device__ void store(int64_t row, int64_t c, float sum) const {
-    const float value = sum + bias[c];
-    y[row * C + c] = position ? value + position[row % P * C + c] : value;
+  bool pairs;
+  template <int W>
+  __device__ void store(int64_t row, int64_t c, Vec<float, W> sum) const {
+    add(sum, bias + c);
+    if (position) add(sum, position + row % P * C + c);
+    store_floats<W>(y + row * C + c, sum);
+  }
+  template <int W>
+  static __device__ void add(Vec<float, W>& sum, const float* terms) {
+    const Vec<float, W> x = load_floats<W>(terms);
+    for (int i = 0; i < W; ++i) sum[i] += x[i];
   }
 };
 struct AddTo {
   float* sums;
   int64_t stride;
-  __device__ void store(int64_t row, int64_t column, float sum) const { sums[row * stride + column] += sum; }
+  bool pairs;
+  template <int W>
+  __device__ void store(int64_t row, int64_t column, const Vec<float, W>& sum) const {
+    float* to = sums + row * stride + column;
+    Vec<float, W> x = load_floats<W>(to);
+    for (int i = 0; i < W; ++i) x[i] += sum[i];
+    store_floats<W>(to, x);
+  }
 };
 template <class T>
 struct AtPixel {
   float* images;
   Grid grid;
-  __device__ void store(int64_t row, int64_t k, float sum) const {
-    images[grid.first_pixel(row) + grid.pixel(k)] = static_cast<float>(round_to<T>(sum));
+  bool pairs;
+  template <int W>
+  __device__ void store(int64_t row, int64_t k, Vec<float, W> sum) const {
+    for (int i = 0; i < W; ++i) sum[i] = static_cast<float>(round_to<T>(sum[i]));
+    store_floats<W>(images + grid.first_pixel(row) + grid.pixel(k), sum);
   }
 };
 
@@ -113,7 +132,8 @@ void patch_embedding(ThisBackend, const PatchEmbedding& a, Stream stream) {
   if (a.B * P * a.C == 0) return;
   with_float(a.dtype, [&]<class T>(Type<T>) {
     launch_product<T>("patch_embedding", PatchPixels{a.images, grid}, Rows<T>{static_cast<const T*>(a.weight), K},
-                      Embedding{a.y, a.bias, a.position, a.C, P}, a.B * P, a.C, K, stream);
+                      Embedding{a.y, a.bias, a.position, a.C, P, a.C % 2 == 0 && aligned(a.y, a.bias, a.position)},
+                      a.B * P, a.C, K, stream);
   });
 }
 
@@ -133,11 +153,11 @@ void patch_embedding_backward(ThisBackend backend, const PatchEmbeddingBackward&
   with_float(a.dtype, [&]<class T>(Type<T>) {
     if (a.dweight)
       launch_product<T>("patch_embedding_dweight", Columns<float>{a.dy, a.C}, PixelPatches{a.images, grid},
-                        AddTo{a.dweight, K}, a.C, K, rows, stream);
+                        AddTo{a.dweight, K, K % 2 == 0 && aligned(a.dweight)}, a.C, K, rows, stream);
     if (a.dimages)
-      launch_product<T>("patch_embedding_dimages", Rows<float>{a.dy, a.C},
-                        Columns<T>{static_cast<const T*>(a.weight), K}, AtPixel<T>{a.dimages, grid}, rows, K, a.C,
-                        stream);
+      launch_product<T>(
+          "patch_embedding_dimages", Rows<float>{a.dy, a.C}, Columns<T>{static_cast<const T*>(a.weight), K},
+          AtPixel<T>{a.dimages, grid, a.p % 2 == 0 && a.S % 2 == 0 && aligned(a.dimages)}, rows, K, a.C, stream);
   });
 }
 

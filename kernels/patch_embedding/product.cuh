@@ -45,7 +45,11 @@ struct TileSums<float> {
   template <class F>
   __device__ void for_each(const F& f) const {
     for (int i = 0; i < kRows; ++i)
-      for (int j = 0; j < kColumns; ++j) f(thread_in_block() / 16 + 8 * i, thread_in_block() % 16 + 16 * j, sum[i][j]);
+      for (int j = 0; j < kColumns; ++j) {
+        Vec<float, 1> one;
+        one[0] = sum[i][j];
+        f(thread_in_block() / 16 + 8 * i, thread_in_block() % 16 + 16 * j, one);
+      }
   }
 };
 
@@ -96,8 +100,11 @@ struct TileSums<bf16> {
     const int lane = thread_in_block() % kWarp, warp = thread_in_block() / kWarp;
     for (int i = 0; i < 2; ++i)
       for (int j = 0; j < 4; ++j)
-        for (int e = 0; e < 4; ++e)
-          f(warp / 2 * 32 + 16 * i + lane / 4 + e / 2 * 8, warp % 2 * 32 + 8 * j + lane % 4 * 2 + e % 2, sum[i][j][e]);
+        for (int half = 0; half < 2; ++half) {
+          Vec<float, 2> pair;
+          pair[0] = sum[i][j][2 * half], pair[1] = sum[i][j][2 * half + 1];
+          f(warp / 2 * 32 + 16 * i + lane / 4 + 8 * half, warp % 2 * 32 + 8 * j + lane % 4 * 2, pair);
+        }
   }
 };
 
@@ -143,8 +150,15 @@ __global__ void __launch_bounds__(kProductThreads)
     __syncthreads();
     sums.template add<!A::kAlongK, !B::kAlongK>(a_tile, b_tile);
   }
-  sums.for_each([&](int row, int column, float sum) {
-    if (row0 + row < M && column0 + column < N) result.store(row0 + row, column0 + column, sum);
+  sums.for_each([&]<int W>(int row, int column, const Vec<float, W>& sum) {
+    const int64_t r = row0 + row, c = column0 + column;
+    if (r >= M) return;
+    if (W > 1 && result.pairs && c + W <= N) return result.store(r, c, sum);
+    for (int i = 0; i < W && c + i < N; ++i) {
+      Vec<float, 1> one;
+      one[0] = sum[i];
+      result.store(r, c + i, one);
+    }
   });
 }
 
