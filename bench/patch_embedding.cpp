@@ -103,7 +103,6 @@ int main(int argc, char** argv) {
                    weight * (forward ? static_cast<double>(size_of(dtype)) : 8)};
         c.full = 256.0 / static_cast<double>(s.B) * (768.0 / static_cast<double>(s.C));
         c.sources = {"kernels/patch_embedding/patch_embedding.cu", "kernels/matmul/matmul.cu"};
-        c.limits.sectors = 1.35;  // a product: its results are stored as tensor cores hold them
         if (!forward)
           c.excesses = {{"patch_embedding", "bytes", 1.3,
                          "the gradients of bias, position and weight read dy one after the other"}};
