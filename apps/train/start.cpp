@@ -9,16 +9,22 @@
 namespace nanovlm::training {
 namespace {
 
-std::string backbone_folder(const std::string& name) {
+std::string backbone_folder(const char* field, const std::string& name) {
   if (name.empty() || std::filesystem::is_directory(name)) return name;
-  return fetch_snapshot("train", name, "main", {"config.json", "*.safetensors", "*.safetensors.index.json"}).folder;
+  try {
+    return fetch_snapshot("train", name, "main", {"config.json", "*.safetensors", "*.safetensors.index.json"}).folder;
+  } catch (const std::exception& error) {
+    fail("--", field, " ", error.what(),
+         "; a local folder does too, and --vlm_load_backbone_weights false begins with drawn weights");
+  }
 }
 
 }  // namespace
 
 void find_backbones(RunConfig& config) {
   if (!config.vlm.vlm_load_backbone_weights || config.train.resume_from_vlm_checkpoint) return;
-  config.backbones = {backbone_folder(config.vlm.vit_model_type), backbone_folder(config.vlm.lm_model_type),
+  config.backbones = {backbone_folder("vit_model_type", config.vlm.vit_model_type),
+                      backbone_folder("lm_model_type", config.vlm.lm_model_type),
                       config.train.resize_position_embedding};
   configure_from(config.backbones, config.vlm);
 }
