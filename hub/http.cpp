@@ -18,13 +18,10 @@ constexpr size_t kMaxErrorBody = size_t{64} << 10;
 constexpr double kLongestWait = 30;  // seconds before another try
 
 struct CurlUrl {
-  explicit CurlUrl(const std::string& text) : handle(curl_url()) {
+  explicit CurlUrl(const std::string& text) : owner(curl_url()), handle(owner.get()) {
     check(handle != nullptr, "curl: out of memory");
     check(set(text), "\"", without_query(text), "\": expected an address of http or https");
   }
-  ~CurlUrl() { curl_url_cleanup(handle); }
-  CurlUrl(const CurlUrl&) = delete;
-  CurlUrl& operator=(const CurlUrl&) = delete;
 
   bool set(const std::string& text) { return curl_url_set(handle, CURLUPART_URL, text.c_str(), 0) == CURLUE_OK; }
   std::string part(CURLUPart which, unsigned flags = 0) const {
@@ -35,6 +32,10 @@ struct CurlUrl {
     return result;
   }
 
+  struct Cleanup {
+    void operator()(CURLU* url) const { curl_url_cleanup(url); }
+  };
+  std::unique_ptr<CURLU, Cleanup> owner;  // frees it where the constructor throws, too
   CURLU* handle;
 };
 
