@@ -47,8 +47,8 @@ TEST_CASE("SmolLM2 chooses transformers' greedy tokens") {
     WARN("skipped: NANOVLM_SMOLLM2 does not name the folder that scripts/smollm2.sh makes");
     return;
   }
-  const NoGrad no_grad(Device::open("cpu"));
   const VisionLanguageModel model = load(folder);
+  const NoGrad no_grad(model.device());
   const Tokenizer tokenizer = Tokenizer::load(folder);
   const auto prompts = nlohmann::json::parse(bytes_of(fixture("smollm2/greedy.json")));
   const SafetensorsFile golden = SafetensorsFile::open(fixture("smollm2/first_logits.safetensors"));
