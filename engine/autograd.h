@@ -62,15 +62,15 @@ void backward(const Tensor& root, const std::function<void(Leaf&)>& leaf_done = 
 // Nothing is recorded on `device` while this lives.
 class NoGrad {
  public:
-  explicit NoGrad(const Device& device) : context_(device.context()), before_(context_.record_gradients) {
-    context_.record_gradients = false;
+  explicit NoGrad(Device device) : device_(std::move(device)), before_(device_.context().record_gradients) {
+    device_.context().record_gradients = false;
   }
-  ~NoGrad() { context_.record_gradients = before_; }
+  ~NoGrad() { device_.context().record_gradients = before_; }
   NoGrad(const NoGrad&) = delete;
   NoGrad& operator=(const NoGrad&) = delete;
 
  private:
-  DeviceContext& context_;
+  Device device_;
   bool before_;
 };
 

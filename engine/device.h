@@ -69,16 +69,16 @@ class Device {
 // Counts storage allocated while it lives as `memory_class`.
 class MemoryScope {
  public:
-  MemoryScope(const Device& device, MemoryClass memory_class)
-      : context_(device.context()), before_(context_.memory_class) {
-    context_.memory_class = memory_class;
+  MemoryScope(Device device, MemoryClass memory_class)
+      : device_(std::move(device)), before_(device_.context().memory_class) {
+    device_.context().memory_class = memory_class;
   }
-  ~MemoryScope() { context_.memory_class = before_; }
+  ~MemoryScope() { device_.context().memory_class = before_; }
   MemoryScope(const MemoryScope&) = delete;
   MemoryScope& operator=(const MemoryScope&) = delete;
 
  private:
-  DeviceContext& context_;
+  Device device_;
   MemoryClass before_;
 };
 

@@ -80,8 +80,7 @@ Tensor language_logits(const LanguageModel& decoder, const std::vector<int64_t>&
 
 // The first 97 of each row's V logits against nanoVLM's.
 void check_logits(const LanguageModel& decoder, const std::string& name) {
-  const Device device = decoder.token_embedding.device();
-  const NoGrad no_grad(device);
+  const NoGrad no_grad(decoder.token_embedding.device());
   const SafetensorsFile golden = SafetensorsFile::open(folder_of(name + ".outputs.safetensors"));
   const Tensor logits = language_logits(decoder, golden.read_i64("input_ids"), golden.entry("input_ids").shape[0]);
   const std::vector<float> all = to_host(logits), expected = golden.read_f32("logits");
