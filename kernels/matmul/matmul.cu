@@ -5,6 +5,7 @@
 // The matrix product is a library's on a GPU; on the simt device kernels/simt/matmul.cpp stands in for it.
 #include "kernels/matmul/matmul.h"
 
+#include "kernels/add_lines.cuh"
 #include "kernels/elements.cuh"
 
 namespace nanovlm::kernels {
@@ -37,15 +38,6 @@ __global__ void column_sum_kernel(const T* x, float* lines, int64_t R, int64_t N
   *line = add ? *line + sum : sum;
 }
 
-// y[n] += the sum over lines[.][n]
-__global__ void add_lines_kernel(const float* lines, float* y, int64_t chunks, int64_t N) {
-  const int64_t n = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (n >= N) return;
-  float sum = 0;
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += lines[chunk * N + n];
-  y[n] += sum;
-}
-
 }  // namespace
 
 template <>
@@ -58,7 +50,7 @@ void column_sum(ThisBackend, const ColumnSum& a, Stream stream) {
     if (chunks == 1) return launch("column_sum", column_sum_kernel<T>, shape, a.x, a.y, a.R, a.N, vectors, true);
     Scratch lines("column_sum", stream, chunks * a.N * int64_t{sizeof(float)});
     launch("column_sum", column_sum_kernel<T>, shape, a.x, lines.floats(), a.R, a.N, vectors, false);
-    launch("column_sum_add", add_lines_kernel, {ceil_div(a.N, 128), 128, 0, stream}, lines.floats(), a.y, chunks, a.N);
+    add_lines("column_sum_add", lines.floats(), a.y, chunks, a.N, stream);
   });
 }
 

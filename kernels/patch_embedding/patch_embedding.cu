@@ -4,6 +4,7 @@
 //   y = patches weight^T + bias + position,   dweight += dy^T patches,   dimages = dy weight, each at its pixel
 #include "kernels/patch_embedding/patch_embedding.h"
 
+#include "kernels/add_lines.cuh"
 #include "kernels/elements.cuh"
 #include "kernels/matmul/matmul.h"
 #include "kernels/patch_embedding/product.cuh"
@@ -114,15 +115,6 @@ __global__ void zero_margin_kernel(float* images, int64_t pixels, int S, int cov
   if (i < pixels && (i % S >= covered || i / S % S >= covered)) images[i] = 0;
 }
 
-// dposition += dy[0] + dy[1] + ..., in this order
-__global__ void position_gradient_kernel(const float* dy, float* dposition, int64_t B, int64_t size) {
-  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= size) return;
-  float sum = 0;
-  for (int64_t b = 0; b < B; ++b) sum += dy[b * size + i];
-  dposition[i] += sum;
-}
-
 }  // namespace
 
 template <>
@@ -147,9 +139,7 @@ void patch_embedding_backward(ThisBackend backend, const PatchEmbeddingBackward&
            pixels, a.S, covered);
   if (rows * a.C == 0) return;
   if (a.dbias) column_sum(backend, {a.dy, a.dbias, rows, a.C, DType::f32}, stream);
-  if (a.dposition)
-    launch("patch_embedding_dposition", position_gradient_kernel, {ceil_div(P * a.C, kThreads), kThreads, 0, stream},
-           a.dy, a.dposition, a.B, P * a.C);
+  if (a.dposition) add_lines("patch_embedding_dposition", a.dy, a.dposition, a.B, P * a.C, stream);
   with_float(a.dtype, [&]<class T>(Type<T>) {
     if (a.dweight)
       launch_product<T>("patch_embedding_dweight", Columns<float>{a.dy, a.C}, PixelPatches{a.images, grid},
