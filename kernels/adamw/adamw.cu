@@ -1,17 +1,13 @@
-// AdamW on a GPU: one pass, a thread four parameters, bound by memory: 28 bytes a parameter, 30 with the copy. The
-// settings are combined in fp64 and rounded once, as PyTorch does; the arithmetic on the elements is fp32.
+// AdamW on a GPU: one pass, a thread four parameters, bound by memory: 28 bytes a parameter, 30 with the copy.
 // The norm's sum of squares is in kernels/sum.cuh.
 #include "kernels/adamw/adamw.h"
 
+#include "kernels/adamw/coefficients.h"
 #include "kernels/elements.cuh"
 #include "kernels/sum.cuh"
 
 namespace nanovlm::kernels {
 namespace {
-
-struct Coefficients {
-  float decay, toward_gradient, beta2, one_minus_beta2, step, root_correction, eps;
-};
 
 __global__ void adamw_kernel(const AdamW a, const Coefficients k, bool vectors) {
   const float scale = a.scale ? *a.scale : 1.0f;
@@ -42,15 +38,7 @@ __global__ void clip_scale_kernel(const ClipScale a) {
 template <>
 void adamw(ThisBackend, const AdamW& a, Stream stream) {
   if (a.n == 0) return;
-  const double t = static_cast<double>(a.t);
-  const Coefficients k{.decay = static_cast<float>(1 - a.lr * a.weight_decay),
-                       .toward_gradient = static_cast<float>(1 - a.beta1),
-                       .beta2 = static_cast<float>(a.beta2),
-                       .one_minus_beta2 = static_cast<float>(1 - a.beta2),
-                       .step = static_cast<float>(a.lr / (1 - std::pow(a.beta1, t))),
-                       .root_correction = static_cast<float>(std::sqrt(1 - std::pow(a.beta2, t))),
-                       .eps = static_cast<float>(a.eps)};
-  launch("adamw", adamw_kernel, elements_shape<4>(a.n, stream), a, k, aligned(a.p, a.m, a.v, a.g, a.copy));
+  launch("adamw", adamw_kernel, elements_shape<4>(a.n, stream), a, coefficients_of(a), aligned(a.p, a.m, a.v, a.g, a.copy));
 }
 
 template <>

@@ -1,16 +1,12 @@
-// AdamW on a CPU: one pass, bound by memory. The settings are combined in fp64 and rounded once, as PyTorch does; the
-// arithmetic on the elements is fp32.
+// AdamW on a CPU: one pass, bound by memory.
 #include "kernels/adamw/adamw.h"
 
+#include "kernels/adamw/coefficients.h"
 #include "kernels/cpu_math.h"
 #include "kernels/cpu_sum.h"
 
 namespace nanovlm::kernels {
 namespace {
-
-struct Coefficients {
-  float scale, decay, toward_gradient, beta2, one_minus_beta2, step, root_correction, eps;
-};
 
 template <bool kWithCopy>
 void adamw_range(const AdamW& a, const Coefficients& k, int64_t begin, int64_t end) {
@@ -18,9 +14,10 @@ void adamw_range(const AdamW& a, const Coefficients& k, int64_t begin, int64_t e
   const float* g = a.g;
   bf16* copy = a.copy;
   const Coefficients c = k;
+  const float scale = a.scale ? *a.scale : 1.0f;
 #pragma omp simd
   for (int64_t i = begin; i < end; ++i) {
-    const float slope = g[i] * c.scale;
+    const float slope = g[i] * scale;
     m[i] += (slope - m[i]) * c.toward_gradient;
     v[i] = c.beta2 * v[i] + (c.one_minus_beta2 * slope) * slope;
     p[i] = p[i] * c.decay - c.step * m[i] / (std::sqrt(v[i]) / c.root_correction + c.eps);
@@ -32,15 +29,7 @@ void adamw_range(const AdamW& a, const Coefficients& k, int64_t begin, int64_t e
 
 template <>
 void adamw(ThisBackend, const AdamW& a, Stream) {
-  const double t = static_cast<double>(a.t);
-  const Coefficients k{.scale = a.scale ? *a.scale : 1.0f,
-                       .decay = static_cast<float>(1 - a.lr * a.weight_decay),
-                       .toward_gradient = static_cast<float>(1 - a.beta1),
-                       .beta2 = static_cast<float>(a.beta2),
-                       .one_minus_beta2 = static_cast<float>(1 - a.beta2),
-                       .step = static_cast<float>(a.lr / (1 - std::pow(a.beta1, t))),
-                       .root_correction = static_cast<float>(std::sqrt(1 - std::pow(a.beta2, t))),
-                       .eps = static_cast<float>(a.eps)};
+  const Coefficients k = coefficients_of(a);
   parallel_elements(a.n, [&](int64_t begin, int64_t end) {
     a.copy ? adamw_range<true>(a, k, begin, end) : adamw_range<false>(a, k, begin, end);
   });
