@@ -50,10 +50,7 @@ void add_options(CommandLine& line, Settings& s) {
 
 EvaluationData data_of(const Settings& s, const LoadedModel& loaded) {
   const VLMConfig& config = loaded.model.config;
-  CollateOptions collate;
-  collate.image_size = config.vit_img_size;
-  collate.max_length = config.lm_max_length;
-  if (s.compat == "nanovlm-v1") collate = CollateOptions::nanovlm_v1(config.vit_img_size, config.lm_max_length);
+  const CollateOptions collate = CollateOptions::of(s.compat, config.vit_img_size, config.lm_max_length);
 
   EvaluationData data;
   data.source = open_dataset_argument(s.dataset, s.split);

@@ -57,8 +57,23 @@ int64_t first_token_beyond(const Tokenizer::Encoding& encoding, size_t end) {
 }
 }  // namespace
 
+CollateOptions CollateOptions::of(const std::string& compat, int64_t image_size, int64_t max_length) {
+  if (compat == "nanovlm-v1") return nanovlm_v1(image_size, max_length);
+  check(compat == "none", "compat: ", compat, ", but known are none and nanovlm-v1");
+  CollateOptions options;
+  options.image_size = image_size;
+  options.max_length = max_length;
+  return options;
+}
+
 CollateOptions CollateOptions::nanovlm_v1(int64_t image_size, int64_t max_length) {
   return {image_size, max_length, TextPadding::left_to_max, OverLong::mask, false, true};
+}
+
+CollateOptions CollateOptions::uncut() const {
+  CollateOptions options = *this;
+  options.max_length = int64_t{1} << 40;
+  return options;
 }
 
 Collator::Collator(PromptTokenizer text, const CollateOptions& options, std::shared_ptr<PictureCache> cache)

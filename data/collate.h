@@ -30,8 +30,11 @@ struct CollateOptions {
   bool boundary_from_offsets = true;   // else the question's length is that of its tokens when alone
   bool black_without_picture = false;  // a record that names no picture gets a black one, 224 x 224; else it is bad
 
-  // What the reference does, its mistakes included.
+  // compat: "none", or "nanovlm-v1" for what the reference does, its mistakes included.
+  static CollateOptions of(const std::string& compat, int64_t image_size, int64_t max_length);
   static CollateOptions nanovlm_v1(int64_t image_size, int64_t max_length);
+  // The same, with no text too long.
+  CollateOptions uncut() const;
 };
 
 // A record, ready to be put in a batch.

@@ -23,7 +23,7 @@ struct RecordCounts {
 class Surveyor {
  public:
   Surveyor(const Dataset& dataset, const PromptTokenizer& text, const SurveyOptions& options)
-      : dataset_(dataset), options_(options), collator_(text, uncut(options.collate)) {}
+      : dataset_(dataset), options_(options), collator_(text, options.collate.uncut()) {}
 
   std::variant<RecordCounts, Skip> look(int64_t row) const {
     try {
@@ -38,12 +38,6 @@ class Surveyor {
   }
 
  private:
-  // Samples as they are before the limit is applied, so that its effect can be counted.
-  static CollateOptions uncut(CollateOptions options) {
-    options.max_length = int64_t{1} << 40;
-    return options;
-  }
-
   RecordCounts counts_of(const Record& record, const Sample& sample, int64_t row) const {
     RecordCounts counts;
     const std::string& source = record.texts[0].source;

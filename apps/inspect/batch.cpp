@@ -45,10 +45,7 @@ Row row_of(const Batch& batch, int64_t b) {
 
 std::shared_ptr<const Collator> collator_of(const Settings& s, const VLMConfig& config, const PromptTokenizer& text) {
   const int64_t size = s.image_size.value_or(config.vit_img_size), length = s.max_length.value_or(config.lm_max_length);
-  CollateOptions options;
-  options.image_size = size;
-  options.max_length = length;
-  if (s.compat == "nanovlm-v1") options = CollateOptions::nanovlm_v1(size, length);
+  const CollateOptions options = CollateOptions::of(s.compat, size, length);
   if (s.task == "train") return std::make_shared<VqaCollator>(text, options);
   return std::make_shared<QuestionCollator>(text, options, s.task == "mmstar" ? mmstar_prompt : vqa_prompt);
 }

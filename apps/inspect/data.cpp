@@ -29,11 +29,7 @@ struct Settings {
 
 CollateOptions options_of(const Settings& s, const VLMConfig& config) {
   const int64_t size = s.image_size.value_or(config.vit_img_size), length = s.max_length.value_or(config.lm_max_length);
-  if (s.compat == "nanovlm-v1") return CollateOptions::nanovlm_v1(size, length);
-  CollateOptions options;
-  options.image_size = size;
-  options.max_length = length;
-  return options;
+  return CollateOptions::of(s.compat, size, length);
 }
 
 std::string share(int64_t part, int64_t whole) {
@@ -101,10 +97,9 @@ nlohmann::ordered_json tokens_of(const Sample& sample, const Sample& whole, cons
 void write_sheet(const Settings& s, const Dataset& dataset, std::vector<int64_t> rows, const PromptTokenizer& text,
                  const CollateOptions& options) {
   namespace fs = std::filesystem;
-  CollateOptions cutting = options, uncut = options;
+  CollateOptions cutting = options;
   if (cutting.over_long == OverLong::drop) cutting.over_long = OverLong::mask;  // to be shown as cut
-  uncut.max_length = int64_t{1} << 40;
-  const VqaCollator collator(text, cutting), whole(text, uncut);
+  const VqaCollator collator(text, cutting), whole(text, options.uncut());
   fs::create_directories(s.sheet);
   std::string lines;
   int64_t drawn = 0;

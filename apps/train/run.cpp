@@ -29,11 +29,7 @@ std::string reference_name(const TrainConfig& train, int64_t samples) {
 bool as_reference(const TrainConfig& train) { return train.compat == "nanovlm-v1"; }
 
 CollateOptions collate_options(const TrainConfig& train, const VLMConfig& vlm) {
-  if (as_reference(train)) return CollateOptions::nanovlm_v1(vlm.vit_img_size, vlm.lm_max_length);
-  CollateOptions options;
-  options.image_size = vlm.vit_img_size;
-  options.max_length = vlm.lm_max_length;
-  return options;
+  return CollateOptions::of(train.compat, vlm.vit_img_size, vlm.lm_max_length);
 }
 
 constexpr int64_t kRowsMixed = 1000;  // about ten of the Hub's row groups, which the page cache holds
