@@ -11,6 +11,7 @@ struct Batch {
   Tensor input_ids;       // [B, T] i32
   Tensor attention_mask;  // [B, T] u8, 1 = a token, 0 = padding; undefined: no padding
   Tensor labels;          // [B, T] i32, the next token at every place, or kIgnoredLabel
+  Tensor vision = {};     // [B * P, C] what the vision encoder makes of the images; undefined: to be computed
 
   int64_t size() const { return input_ids.defined() ? input_ids.size(0) : 0; }
 };

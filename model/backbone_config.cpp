@@ -70,8 +70,23 @@ JsonValue vision_settings(const JsonValue& root, const json& none) {
   return nested ? *nested : JsonValue(none, root.place() + ".vision_config");
 }
 
+void take_vision(const VLMConfig& from, bool keep_img_size, VLMConfig& config) {
+  config.vit_hidden_dim = from.vit_hidden_dim;
+  config.vit_inter_dim = from.vit_inter_dim;
+  config.vit_patch_size = from.vit_patch_size;
+  if (!keep_img_size) config.vit_img_size = from.vit_img_size;
+  config.vit_n_heads = from.vit_n_heads;
+  config.vit_dropout = from.vit_dropout;
+  config.vit_n_blocks = from.vit_n_blocks;
+  config.vit_ln_eps = from.vit_ln_eps;
+}
+
 void configure_vision(const std::string& file, bool keep_img_size, VLMConfig& config, Problems& problems) {
   const json document = read_json_file(file, int64_t{1} << 24), none = json::object();
+  if (document.is_object() && document.contains("vit_hidden_dim")) {  // nanoVLM's own
+    std::vector<std::string> of_other_parts;
+    return take_vision(parse_config(document, file, of_other_parts), keep_img_size, config);
+  }
   Settings settings(vision_settings(JsonValue(document, file), none), problems);
   settings.read("attention_dropout", config.vit_dropout, 0.0);
   settings.read("hidden_size", config.vit_hidden_dim, 768);

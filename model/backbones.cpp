@@ -12,6 +12,8 @@ namespace {
 
 using Names = std::vector<std::pair<std::string, std::string>>;  // ours, theirs
 
+const std::string kOwnVision = "vision_encoder";  // in a nanoVLM checkpoint
+
 const Names kVisionTop = {{"patch_embedding.conv.", "embeddings.patch_embedding."},
                           {"patch_embedding.position_embedding", "embeddings.position_embedding.weight"},
                           {"layer_norm.", "post_layernorm."}};
@@ -105,12 +107,13 @@ void plan_qkv(Plan& plan, const std::string& theirs, const Tensor& x) {
               x.detach().slice(0, part * rows, (part + 1) * rows));
 }
 
-// [P, C] there, [1, P, C] here.
+// [P, C] or [1, P, C] there, [1, P, C] here.
 void plan_positions(Plan& plan, const std::string& theirs, const Tensor& x, std::vector<std::string>& notes) {
   const int64_t P = x.size(1), C = x.size(2);
   const SafetensorsFile* file = plan.find(theirs, {P, C});
   if (!file) return;
-  const Shape shape = file->entry(theirs).shape;
+  Shape shape = file->entry(theirs).shape;
+  if (shape.size() == 3 && shape[0] == 1) shape.erase(shape.begin());
   if (shape == Shape{P, C}) {
     plan.then([=] { file->read_f32_into({{theirs, x}}); });
   } else if (shape.size() == 2 && shape[1] == C && is_square(shape[0])) {
@@ -126,8 +129,17 @@ void plan_positions(Plan& plan, const std::string& theirs, const Tensor& x, std:
   }
 }
 
+// The vision tower of a nanoVLM checkpoint, whose names are ours.
+void plan_own_vision(Plan& plan, ViT& vit, std::vector<std::string>& notes) {
+  walk(vit, kOwnVision, [&](const std::string& name, Tensor& x) {
+    name.ends_with("position_embedding") ? plan_positions(plan, name, x, notes) : plan.copy(name, x);
+  });
+  plan.refuse_strangers(kOwnVision, [](const std::string&) { return false; });
+}
+
 // SiglipVisionModel of transformers 5 saves its names without the prefix that every other file has.
 void plan_vision(Plan& plan, ViT& vit, std::vector<std::string>& notes) {
+  if (plan.has(kOwnVision + ".patch_embedding.conv.weight")) return plan_own_vision(plan, vit, notes);
   const std::string prefix = plan.has("embeddings.patch_embedding.weight") ? "" : "vision_model.";
   walk(vit, "", [&](const std::string& name, Tensor& x) {
     const std::string theirs = prefix + published(name, kVisionTop, "encoder.layers.", kVisionBlock);

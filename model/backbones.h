@@ -1,5 +1,6 @@
 // Published weights to start from: a SigLIP vision tower and a Llama-shaped language model, each a folder as Hugging
-// Face's transformers saves it (config.json, and model.safetensors or shards with an index; F32, BF16 or F16).
+// Face's transformers saves it (config.json, and model.safetensors or shards with an index; F32, BF16 or F16). The
+// vision tower may also be that of a nanoVLM checkpoint.
 //
 // Names and settings are taken over as nanoVLM's ViT.from_pretrained and LanguageModel.from_pretrained do. Where these
 // would go on with random numbers, more is done, and said in a note: an untied head is read, or copied from the

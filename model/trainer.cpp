@@ -6,10 +6,15 @@
 #include "engine/schedule.h"
 
 namespace nanovlm {
+namespace {
+
+double vision_rate(const TrainerOptions& options) { return options.lr_vision_backbone.value_or(options.lr_backbones); }
+
+}  // namespace
 
 std::vector<Trainer::Part> Trainer::parts_of(const TrainerOptions& options) {
   const std::vector<Part> parts = {{"MP.", options.lr_mp},
-                                   {"vision_encoder.", options.lr_vision_backbone.value_or(options.lr_backbones)},
+                                   {"vision_encoder.", vision_rate(options)},
                                    {"decoder.", options.lr_language_backbone.value_or(options.lr_backbones)}};
   check(std::any_of(parts.begin(), parts.end(), [](const Part& part) { return part.lr != 0; }),
         "every learning rate is 0: there is nothing to train");
@@ -37,7 +42,17 @@ Trainer::Trainer(VisionLanguageModel& model, TrainerOptions options)
     : model_(model),
       options_(std::move(options)),
       parts_(parts_of(options_)),
-      optimizer_(groups_of(model, parts_), options_.adamw) {}
+      optimizer_(groups_of(model, parts_), options_.adamw) {
+  if (vision_rate(options_) == 0 && options_.vision_cache_bytes > 0)
+    vision_cache_.emplace(model.vision_encoder, options_.dtype, options_.vision_cache_bytes);
+}
+
+Tensor Trainer::loss(const Batch& batch, const Forward& run) {
+  if (!vision_cache_) return model_.loss(batch, run, options_.padding);
+  Batch seen = batch;
+  seen.vision = (*vision_cache_)(batch.images, model_.device());
+  return model_.loss(seen, run, options_.padding);
+}
 
 StepResult Trainer::step(const std::vector<Batch>& micro_batches, int64_t accumulation) {
   check(!micro_batches.empty(), "a step without a batch");
@@ -55,7 +70,7 @@ StepResult Trainer::step(const std::vector<Batch>& micro_batches, int64_t accumu
   // gradient dropped: they never exist together, which saves a copy of the model.
   const bool one_by_one = micro_batches.size() == 1 && !options_.max_grad_norm && !options_.gradient_norm;
   for (size_t i = 0; i < micro_batches.size(); ++i) {
-    const Tensor mean = model_.loss(micro_batches[i], run, options_.padding);
+    const Tensor mean = loss(micro_batches[i], run);
     result.losses.push_back(mean.item());
     if (!std::isfinite(result.losses.back())) {
       optimizer_.zero_grad();

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/optimizer.h"
+#include "model/vision_cache.h"
 #include "model/vision_language_model.h"
 
 namespace nanovlm {
@@ -19,7 +20,8 @@ struct TrainerOptions {
   int64_t max_steps = 1;                // length of the learning-rate schedule
   DType dtype = DType::f32;
   Padding padding = Padding::packed;
-  bool gradient_norm = false;  // report the norm even without clipping
+  bool gradient_norm = false;      // report the norm even without clipping
+  int64_t vision_cache_bytes = 0;  // of host memory, for what a frozen vision encoder made of pictures
   AdamWOptions adamw;
 };
 
@@ -45,6 +47,7 @@ class Trainer {
   StepResult step(const std::vector<Batch>& micro_batches, int64_t accumulation = 0);
 
   int64_t steps() const { return optimizer_.steps(); }
+  const VisionCache* vision_cache() const { return vision_cache_ ? &*vision_cache_ : nullptr; }  // null: there is none
 
  private:
   // A part of the model with a learning rate, which the schedule scales.
@@ -54,11 +57,13 @@ class Trainer {
   };
   static std::vector<Part> parts_of(const TrainerOptions& options);
   static std::vector<ParameterGroup> groups_of(VisionLanguageModel& model, const std::vector<Part>& parts);
+  Tensor loss(const Batch& batch, const Forward& run);
 
   VisionLanguageModel& model_;
   TrainerOptions options_;
   std::vector<Part> parts_;
   AdamW optimizer_;
+  std::optional<VisionCache> vision_cache_;
 };
 
 }  // namespace nanovlm

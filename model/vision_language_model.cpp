@@ -80,10 +80,11 @@ void VisionLanguageModel::initialise(uint64_t seed, Init init) {
 }
 
 Tensor VisionLanguageModel::embed(const Batch& batch, const Layout& layout, const Forward& run) const {
-  const Tensor images = to_device(batch.images, device());
+  const Tensor& images = batch.images;
   check(images.size(2) == config.vit_img_size && images.size(3) == config.vit_img_size, "batch: images is ",
         images.shape(), ", but vit_img_size is ", config.vit_img_size);
-  const Tensor pictures = MP(vision_encoder(images, run), layout.B, run);
+  const Tensor seen = batch.vision.defined() ? batch.vision : vision_encoder(to_device(images, device()), run);
+  const Tensor pictures = MP(seen, layout.B, run);
   const Tensor text = embedding(decoder.token_embedding, layout.ids);
   run.show("decoder.token_embedding", text);
   const Tensor embeddings = splice(pictures, layout.picture_rows, text, layout.text_rows);

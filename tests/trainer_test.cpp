@@ -206,3 +206,39 @@ TEST_CASE("a part whose rate is 0 keeps every bit, and the others learn as if it
     CHECK_THROWS_AS(trained(none), Error);
   }
 }
+
+TEST_CASE("the outputs of a frozen vision encoder are kept, and change nothing") {
+  const BatchFile file(fixture("train-v1/batches.safetensors"));
+  const std::vector<Batch> batches = {file.read(0), file.read(1), file.read(0), file.read(1), file.read(0)};
+  for (const Device& device : devices())
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      INFO("device: " << device.name() << ", dtype: " << dtype);
+      VisionCache::Counts counts;
+      const auto losses = [&](int64_t cache_bytes) {
+        VisionLanguageModel model = initial_model(device);
+        TrainerOptions options;
+        options.max_steps = 100;
+        options.lr_vision_backbone = 0;
+        options.vision_cache_bytes = cache_bytes;
+        options.dtype = dtype;
+        Trainer trainer(model, options);
+        std::vector<double> result;
+        for (const Batch& batch : batches) result.push_back(trainer.step({batch}).losses[0]);
+        CHECK((trainer.vision_cache() != nullptr) == (cache_bytes > 0));
+        if (trainer.vision_cache()) counts = trainer.vision_cache()->counts();
+        return result;
+      };
+      const std::vector<double> computed = losses(0);
+      CHECK(losses(1 << 30) == computed);
+      int64_t pictures = 0;
+      for (const Batch& batch : batches) pictures += batch.size();
+      const int64_t distinct = batches[0].size() + batches[1].size();
+      CHECK(counts.asked == pictures);
+      CHECK(counts.found == pictures - distinct);
+
+      const int64_t one = counts.kept_bytes / distinct;  // room for three pictures and a bit
+      CHECK(losses(3 * one + 1) == computed);
+      CHECK(counts.kept_bytes == 3 * one);
+      CHECK(counts.found > 0);
+    }
+}

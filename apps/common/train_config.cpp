@@ -115,6 +115,7 @@ void TrainConfig::validate() const {
   rule(compat == "none" || compat == "nanovlm-v1", "compat", compat, "none or nanovlm-v1");
   rule(workers >= 0 && workers <= 256, "workers", workers, "0 to 256");
   rule(picture_cache_mib >= 0 && picture_cache_mib <= 1 << 24, "picture_cache_mib", picture_cache_mib, "0 to 16777216");
+  rule(vision_cache_mib >= 0 && vision_cache_mib <= 1 << 24, "vision_cache_mib", vision_cache_mib, "0 to 16777216");
   rule(eval_batches >= 0, "eval_batches", eval_batches, "0 (all) or more");
   rule(shuffle == "own" || shuffle == "blocks" || shuffle == "reference" || shuffle == "none", "shuffle", shuffle,
        "own, blocks, reference or none");

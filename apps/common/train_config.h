@@ -43,6 +43,7 @@ struct TrainConfig {
   int64_t workers = 2;               // threads that prepare batches
   int64_t picture_cache_mib = 256;   // of memory for decoded pictures
   std::string picture_cache_folder;  // where decoded pictures go that memory has no room for; none: nowhere
+  int64_t vision_cache_mib = 1024;   // of memory for what a frozen vision encoder made of pictures; 0: none is kept
   int64_t eval_batches = 64;         // of the validation set in each evaluation; 0: all
   double max_bad_share = 0.1;        // of records, before the run stops
   double max_no_loss_share = 0.5;    // of samples without a label that counts; with more the run does not start
@@ -104,6 +105,7 @@ void TrainConfig::fields(F&& f) {
   f("workers", workers);
   f("picture_cache_mib", picture_cache_mib);
   f("picture_cache_folder", picture_cache_folder);
+  f("vision_cache_mib", vision_cache_mib);
   f("eval_batches", eval_batches);
   f("max_bad_share", max_bad_share);
   f("max_no_loss_share", max_no_loss_share);

@@ -134,6 +134,7 @@ void Run::make_trainer() {
   options.max_steps = reference_schedule ? source_->micro_batches_per_epoch() * train_.epochs : steps_;
   options.dtype = dtype_of(train_.dtype);
   options.padding = train_.dense || ready_batches ? Padding::dense : Padding::packed;
+  options.vision_cache_bytes = train_.vision_cache_mib << 20;
   options.adamw.beta2 = train_.beta2;
   options.adamw.weight_decay = train_.weight_decay;
   trainer_ = std::make_unique<Trainer>(model_, options);
@@ -253,6 +254,11 @@ void Run::finish() {
   const double seconds = log_.seconds();
   const std::string report = source_->report();
   if (!report.empty()) log_.note(report);
+  if (const VisionCache* cache = trainer_->vision_cache()) {
+    const VisionCache::Counts& counts = cache->counts();
+    log_.note(text("vision encoder: ", counts.found, " of ", counts.asked, " outputs were kept ones, ",
+                   counts.kept_bytes >> 20, " MiB"));
+  }
   log_.note("memory: " + device_.context().memory.report().text() +
             text("; resident at most ", peak_resident_mib(), " MiB"));
   nlohmann::json summary = {
