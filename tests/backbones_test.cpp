@@ -10,6 +10,7 @@
 
 #include "engine/autograd.h"
 #include "engine/safetensors_folder.h"
+#include "model/weights.h"
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
 #include "tests/support/messages.h"
@@ -163,6 +164,30 @@ TEST_CASE("a vision tower as transformers 5 saves it, without a prefix, is the s
   copy_config(folder, "siglip-vision-bf16", nlohmann::json::object());
   Loaded loaded({folder.path(), {}});
   check_mapped(loaded.model.vision_encoder, "siglip-vision-bf16");
+}
+
+TEST_CASE("a vision tower may be that of a nanoVLM checkpoint, whatever stands behind it") {
+  const Folder folder;
+  VisionLanguageModel first(config_of({folder_of("siglip"), {}}), Device::open("cpu"));
+  first.initialise(3);
+  save_checkpoint(first, folder.path());
+
+  Loaded taken({folder.path(), folder_of("llama")});
+  CHECK(taken.model.config.vit_hidden_dim == 48);
+  CHECK(numbers(taken.model.vision_encoder) == numbers(first.vision_encoder));
+  check_mapped(taken.model.decoder, "llama");
+
+  const Backbones larger_pictures = {folder.path(), {}, true};
+  VLMConfig config = config_of(larger_pictures);
+  config.vit_img_size = 64, config.IMAGE_TOKEN_LENGTH = 16;
+  Loaded larger(larger_pictures, config);
+  CHECK(larger.noted("Resized the position embedding from 4 x 4 to 8 x 8 patches (bicubic)"));
+
+  config = config_of({folder.path(), {}});
+  config.vit_n_blocks += 1;
+  CHECK(message_of([&] {
+          Loaded({folder.path(), {}}, config);
+        }).find("vision_encoder.blocks.2.ln1.weight: missing, expected [48]") != std::string::npos);
 }
 
 TEST_CASE("every tensor of a language model is nanoVLM's, bit for bit, and so are its logits") {
