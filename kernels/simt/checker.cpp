@@ -61,7 +61,7 @@ void Checker::name_lines(KernelReport& report) const {
 void Checker::begin_block(Block& block) {
   block_ = &block;
   bytes_.assign(static_cast<size_t>(block.shared().capacity()), Byte::unwritten);
-  races_.begin_block();
+  races_.begin_block(static_cast<int>(block.launch().shape.block.count()));
   requests_.begin_block(block.warps());
 }
 
@@ -70,7 +70,7 @@ void Checker::end_block() {
 }
 
 void Checker::block_barrier() {
-  races_.block_barrier();
+  races_.clocks().block_barrier();
   for (int warp = 0; warp < block_->warps(); ++warp) requests_.warp_met(warp);
 }
 
@@ -138,9 +138,14 @@ void Checker::check_shared_bytes(SiteId site, const char* address, int bytes, bo
 }
 
 void Checker::check_race(SiteId site, const void* address, int bytes, bool write, bool atomic) {
+  check_race_of(races_.thread(block_->thread()), site, address, bytes, write, atomic);
+}
+
+void Checker::check_race_of(const Races::Actor& actor, SiteId site, const void* address, int bytes, bool write,
+                            bool atomic) {
   const bool shared = space_of(address) == Space::shared;
   const Races::Conflict conflict =
-      races_.access(block_->thread(), {reinterpret_cast<uintptr_t>(address), bytes, write, shared}, atomic, site);
+      races_.access(actor, {reinterpret_cast<uintptr_t>(address), bytes, write, shared}, atomic, site);
   if (!conflict.found) return;
   const Index other = block_->thread_index(conflict.thread);
   const char* kind = !conflict.before_wrote ? "read/write" : conflict.now_wrote ? "write/write" : "write/read";
@@ -164,8 +169,43 @@ void Checker::copy_done(const AsyncCopy& copy, Where where) {
   end_access();
 }
 
-void Checker::tensor_core_read(const void* address, int bytes, Where where) {
-  check_shared_bytes(sites_.of_wrapper("wgmma", where), static_cast<const char*>(address), bytes, false);
+void Checker::barrier_used(const char* operation, const void* barrier, Where where) {
+  if (!races_.clocks().knows(block_->thread(), barrier))
+    fault(sites_.of_wrapper(operation, where),
+          text("race: ", operation, " on a barrier that another thread made, and nothing orders that before"));
+  end_access();
+}
+
+void Checker::engine_reads(const void* address, int bytes, const void* barrier, Where where) {
+  if (space_of(address) == Space::own) return;
+  const SiteId site = sites_.of_wrapper("copy_box (source)", where);
+  if (space_of(address) == Space::device && !memory_.live(address, bytes))
+    fault(site, text("out of bounds: read of ", bytes, " bytes ", memory_.describe(address)));
+  Races::Actor engine = races_.thread(block_->thread());
+  engine.when = races_.clocks().of_copies(barrier);
+  check_race_of(engine, site, address, bytes, false, false);
+  requests_.add(block_->warp(), block_->lane(), block_->lanes(), site,
+                {reinterpret_cast<uintptr_t>(address), bytes, false, false});
+  end_access();
+}
+
+void Checker::engine_fills(const void* address, int bytes, const void* barrier, Where where) {
+  Races::Actor engine = races_.thread(block_->thread());
+  engine.when = races_.clocks().of_copies(barrier);
+  check_race_of(engine, sites_.of_wrapper("copy_box", where), address, bytes, true, false);
+  set_shared(address, bytes, Byte::in_flight);
+  end_access();
+}
+
+void Checker::product_issued(uint32_t group) {
+  const int warp = block_->warp();
+  product_ = {block_->thread(), races_.clocks().view_of_tensor_cores(warp), races_.clocks().of_products(warp, group)};
+}
+
+void Checker::product_reads(const void* address, int bytes, Where where) {
+  const SiteId site = sites_.of_wrapper("wgmma", where);
+  check_shared_bytes(site, static_cast<const char*>(address), bytes, false);
+  check_race_of(product_, site, address, bytes, false, false);
   end_access();
 }
 

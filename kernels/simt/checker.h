@@ -23,7 +23,7 @@ class Checker {
   void end_block();
 
   void block_barrier();
-  void warp_barrier(int warp) { races_.warp_barrier(warp); }
+  void warp_barrier(int warp) { races_.clocks().warp_barrier(warp); }
   void warp_met(int warp) { requests_.warp_met(warp); }
   void fence() { races_.fence(block_->thread()); }
 
@@ -34,10 +34,21 @@ class Checker {
   // A cp.async writes from its issue on; its bytes may be read after the wait.
   void copy_issued(const AsyncCopy& copy, Where where);
   void copy_done(const AsyncCopy& copy, Where where);
-  // What the bulk copy engine and wgmma do (hopper.h): bytes that must not be read yet, that may be, and that are.
-  void being_filled(const void* address, int bytes) { set_shared(address, bytes, Byte::in_flight); }
+  // mbarriers (hopper.h), which order accesses: made, arrived at, a phase's end, a wait that found one.
+  void barrier_made(const void* barrier) { races_.clocks().barrier_made(block_->thread(), barrier); }
+  void barrier_used(const char* operation, const void* barrier, Where where);
+  void arrived(const void* barrier) { races_.clocks().arrived(block_->thread(), barrier); }
+  void phase_ended(const void* barrier) { races_.clocks().phase_ended(barrier); }
+  void waited(const void* barrier) { races_.clocks().waited(block_->thread(), barrier); }
+  // The copy engine's copies, which count at `barrier`: rows it reads, and shared memory it writes from the issue on;
+  // `filled` once it may be read.
+  void engine_reads(const void* address, int bytes, const void* barrier, Where where);
+  void engine_fills(const void* address, int bytes, const void* barrier, Where where);
   void filled(const void* address, int bytes) { set_shared(address, bytes, Byte::written); }
-  void tensor_core_read(const void* address, int bytes, Where where);
+  // Products of the running warp: what one of `group` reads, from its issue on until it has been waited for.
+  void product_issued(uint32_t group);
+  void product_reads(const void* address, int bytes, Where where);
+  void products_done(uint32_t groups) { races_.clocks().products_done(block_->warp(), groups); }
 
  private:
   enum class Space { own, shared, device, host };
@@ -48,6 +59,7 @@ class Checker {
   void check(SiteId site, const void* address, int bytes, bool write, bool atomic);
   void check_shared_bytes(SiteId site, const char* address, int bytes, bool write);
   void check_race(SiteId site, const void* address, int bytes, bool write, bool atomic);
+  void check_race_of(const Races::Actor& actor, SiteId site, const void* address, int bytes, bool write, bool atomic);
   void set_shared(const void* address, int bytes, Byte state);
   void fault(SiteId site, const std::string& what);
   void end_access();
@@ -56,6 +68,7 @@ class Checker {
   Block* block_ = nullptr;
   SiteTable sites_;
   Races races_;
+  Races::Actor product_{};  // the one being issued
   Requests requests_;
   std::unique_ptr<KernelError> fault_;
   std::vector<Byte> bytes_;  // of the shared memory

@@ -23,13 +23,12 @@ char* shared_at(uint32_t address) { return current_block->shared().at(address); 
 
 // What lies in the 8 bytes of a barrier.
 struct Arrivals {
-  static constexpr uint8_t kMade = 0xb5;
-  uint8_t made, phase, threads, missing;
+  static constexpr uint32_t kMade = 0xb5;
+  static constexpr int kMostThreads = 1024;
+  uint32_t made : 8, phase : 1, threads : 11, missing : 11;
   int32_t bytes;  // expected and not yet copied
 
-  void look_for_end() {
-    if (missing == 0 && bytes == 0) phase ^= 1, missing = threads;
-  }
+  bool ended() const { return missing == 0 && bytes == 0; }
 };
 static_assert(sizeof(Arrivals) == sizeof(uint64_t));
 
@@ -114,19 +113,21 @@ Arrivals made_arrivals_of(const uint64_t* barrier, const char* operation, Where 
   return arrivals;
 }
 
-void set(uint64_t* barrier, const Arrivals& arrivals) { std::memcpy(barrier, &arrivals, sizeof(arrivals)); }
+void set(uint64_t* barrier, Arrivals arrivals) {
+  if (arrivals.ended()) {
+    arrivals.phase ^= 1, arrivals.missing = arrivals.threads;
+    if (Checker* checker = current_block->checker()) checker->phase_ended(barrier);
+  }
+  std::memcpy(barrier, &arrivals, sizeof(arrivals));
+}
 
 void perform(const BoxCopy& copy) {
   const TensorMap& from = copy.from;
   const uint32_t to = kernels::shared_address(copy.to);
-  Checker* const checker = current_block->checker();
   for (int r = 0; r < from.box_rows; ++r) {
     const int64_t row = int64_t{copy.row} + r;
     const bool inside = row >= 0 && row < from.rows;
     const bf16* source = from.data + row * from.columns;
-    const int64_t left = std::min<int64_t>(from.columns - copy.column, kernels::kBoxColumns);
-    if (checker && inside && left > 0 && copy.column >= 0)
-      checker->wrapper_access("copy_box (source)", source + copy.column, static_cast<int>(left) * 2, false, copy.where);
     for (int c = 0; c < kernels::kBoxColumns; ++c) {
       const int64_t column = int64_t{copy.column} + c;
       const bf16 entry = inside && column >= 0 && column < from.columns ? source[column] : bf16(0.0f);
@@ -135,10 +136,21 @@ void perform(const BoxCopy& copy) {
     }
   }
   Arrivals arrivals = made_arrivals_of(copy.barrier, "copy_box", copy.where);
-  arrivals.bytes -= from.box_rows * static_cast<int>(kRowBytes);
-  arrivals.look_for_end();
+  const int bytes = from.box_rows * static_cast<int>(kRowBytes);
+  arrivals.bytes -= bytes;
   set(copy.barrier, arrivals);
-  if (checker) checker->filled(copy.to, from.box_rows * static_cast<int>(kRowBytes));
+  if (Checker* checker = current_block->checker()) checker->filled(copy.to, bytes);
+}
+
+// What a copy will read and write, from now on until its phase has been waited for.
+void check_copy(const BoxCopy& copy, Checker& checker) {
+  const TensorMap& from = copy.from;
+  const int64_t left = std::min<int64_t>(from.columns - copy.column, kernels::kBoxColumns);
+  for (int64_t row = std::max(copy.row, 0); row < std::min<int64_t>(from.rows, copy.row + from.box_rows); ++row)
+    if (left > 0 && copy.column >= 0)
+      checker.engine_reads(from.data + row * from.columns + copy.column, static_cast<int>(left) * 2, copy.barrier,
+                           copy.where);
+  checker.engine_fills(copy.to, from.box_rows * static_cast<int>(kRowBytes), copy.barrier, copy.where);
 }
 
 // The sum starts at d and adds the products by rising k, each rounded to fp32; a tensor core's own order and truncation
@@ -173,7 +185,7 @@ void check_operand(const Operand& operand, uint32_t first, uint32_t outers, uint
   const uint32_t outer_step = operand.transposed ? 8 : 1, k_step = operand.transposed ? 1 : 8;
   for (uint32_t outer = first; outer < first + outers; outer += outer_step)
     for (uint32_t k = 0; k < kK; k += k_step)
-      checker->tensor_core_read(shared_at(operand.address(outer, k)), kChunkBytes, where);
+      checker->product_reads(shared_at(operand.address(outer, k)), kChunkBytes, where);
 }
 
 struct ProductSlot {
@@ -193,11 +205,11 @@ void complete_product(void* const* slots, uint32_t, Block& block) {
       block.fail(first.where, "wgmma: the lanes of a warp bring different descriptors");
     product.d[lane] = slot.d;
   }
-  product.rows = block.warp() % 4 * kWarpRows;
+  ProductQueue& queue = work().queues[block.warp()];
+  product.rows = block.warp() % 4 * kWarpRows, product.group = queue.groups;
+  if (Checker* checker = block.checker()) checker->product_issued(product.group);
   check_operand(product.a, static_cast<uint32_t>(product.rows), kWarpRows, kM, first.where);
   check_operand(product.b, 0, kN, kN, first.where);
-  ProductQueue& queue = work().queues[block.warp()];
-  product.group = queue.groups;
   if (!late()) perform(product);
   queue.products.push_back(product);
   block.count_mma(2 * kWarpRows * kN * kK);
@@ -212,6 +224,7 @@ void complete_wait(void* const* slots, uint32_t, Block& block) {
   for (; product != queue.products.end() && product->group + left < queue.groups; ++product)
     if (!product->done) perform(*product);
   queue.products.erase(queue.products.begin(), product);
+  if (Checker* checker = block.checker(); checker && queue.groups > left) checker->products_done(queue.groups - left);
 }
 
 void complete_nothing(void* const*, uint32_t, Block&) {}
@@ -244,18 +257,30 @@ uint32_t shared_address(const void* pointer) { return static_cast<uint32_t>(curr
 void arrivals_init(uint64_t* barrier, int threads, Where where) {
   current_block->note("arrivals_init", where);
   arrivals_of(barrier, "arrivals_init", where);
-  set(barrier, {Arrivals::kMade, 0, static_cast<uint8_t>(threads), static_cast<uint8_t>(threads), 0});
+  if (threads < 1 || threads > Arrivals::kMostThreads)
+    current_block->fail(where, "arrivals_init for ", threads, " threads, but a block has 1 to 1024");
+  if (Checker* checker = current_block->checker()) checker->barrier_made(barrier);
+  set(barrier, {Arrivals::kMade, 0, static_cast<uint32_t>(threads), static_cast<uint32_t>(threads), 0});
 }
 
 void arrive_expecting(uint64_t* barrier, int bytes, Where where) {
   current_block->note("arrive_expecting", where);
   Arrivals arrivals = made_arrivals_of(barrier, "arrive_expecting", where);
+  if (arrivals.missing == 0)
+    current_block->fail(where, "arrive_expecting: all ", arrivals.threads, " threads have arrived in this phase");
+  if (Checker* checker = current_block->checker()) {
+    checker->barrier_used("arrive_expecting", barrier, where);
+    checker->arrived(barrier);
+  }
   arrivals.bytes += bytes, --arrivals.missing;
-  arrivals.look_for_end();
   set(barrier, arrivals);
 }
 
 void wait_phase(uint64_t* barrier, int parity, Where where) {
+  if (Checker* checker = current_block->checker()) {
+    made_arrivals_of(barrier, "wait_phase", where);
+    checker->barrier_used("wait_phase", barrier, where);
+  }
   while (made_arrivals_of(barrier, "wait_phase", where).phase == parity) {
     std::vector<BoxCopy>& copies = work().copies;
     const auto mine =
@@ -268,6 +293,7 @@ void wait_phase(uint64_t* barrier, int parity, Where where) {
     copies.erase(mine);
     perform(copy);
   }
+  if (Checker* checker = current_block->checker()) checker->waited(barrier);
 }
 
 void fence_async_proxy(Where where) { current_block->note("fence_async_proxy", where); }
@@ -288,7 +314,7 @@ void copy_box(void* shared, const TensorMap& from, int row, int column, uint64_t
         if (begin < operand.end(static_cast<uint32_t>(outers)) && operand.start < begin + bytes)
           block.fail(where, "copy_box writes what the wgmma at ", product.where, " may still be reading");
   const BoxCopy copy{static_cast<char*>(shared), from, row, column, barrier, where};
-  if (Checker* checker = block.checker()) checker->being_filled(shared, static_cast<int>(bytes));
+  if (Checker* checker = block.checker()) check_copy(copy, *checker);
   if (late())
     work().copies.push_back(copy);
   else

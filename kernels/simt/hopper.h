@@ -3,8 +3,8 @@
 // The bulk copy engine and wgmma work on their own: what they read and write is theirs until it has been waited for.
 // With early copies they have done it when they are issued, with late ones not before the wait. Reading what is still
 // being copied, copying over what is still being multiplied, and reading sums before their wait are errors or wrong
-// numbers here. What the checker of the instrumented build does not see is order among other threads' accesses: it
-// knows barriers of the block only, so what waits for a phase is not compared with what was copied.
+// numbers here. The instrumented build orders them in every run (clocks.h): a wait for a phase comes after the arrivals
+// and copies of that phase, and nothing else does.
 #pragma once
 #include "kernels/simt/ptx.h"
 
@@ -40,8 +40,7 @@ void fence_async_proxy(Where where = Where::here());
 void copy_box(void* shared, const TensorMap& from, int row, int column, uint64_t* barrier, Where where = Where::here());
 
 // d [64, 128] += op(a) [64, 16] op(b) [16, 128] by four warps together, of which the first one's number is a multiple
-// of
-// 4. a and b are matrix descriptors (kernels/hopper.cuh). Warp w of the four holds rows 16 w ... 16 w + 15: with
+// of 4. a and b are matrix descriptors (kernels/hopper.cuh). Warp w of the four holds rows 16 w ... 16 w + 15: with
 // g = lane / 4, t = lane % 4, d[4 j + 2 h + e] is that of row 16 w + g + 8 h and column 8 j + 2 t + e.
 // PTX ISA, "Register Fragments and Shared Memory Matrix Layouts", wgmma .m64nNk16.
 void wgmma(bool transpose_a, bool transpose_b, float* d, uint64_t a, uint64_t b, Where where);

@@ -4,10 +4,9 @@
 
 namespace nanovlm::simt {
 
-void Races::begin_block() {
+void Races::begin_block(int threads) {
   ++run_;
-  epoch_ = 0;
-  std::fill(std::begin(warp_epochs_), std::end(warp_epochs_), 0);
+  clocks_.begin_block(threads);
   std::fill(fenced_.begin(), fenced_.end(), false);
   acquired_.assign(run_ - first_run_, false);
 }
@@ -35,30 +34,25 @@ Races::Page& Races::page(uintptr_t address) {
   return *last_page_;
 }
 
-bool Races::ordered(const Stamp& before, int thread, bool shared) const {
+bool Races::ordered(const Stamp& before, const Clocks::View& view, bool shared) const {
   if (before.run < first_run_) return true;  // none, or of an earlier launch
   if (before.run != run_) return shared || acquired_[before.run - first_run_];
-  if (before.thread == thread || before.epoch < epoch_) return true;
-  const int warp = thread / kWarpLanes;
-  return before.thread / kWarpLanes == warp && before.warp_epoch < warp_epochs_[warp];
+  return clocks_.before(before.when, view);
 }
 
-bool Races::conflicts(const Stamp& before, const Stamp& now, bool shared) const {
-  return (before.bytes & now.bytes) != 0 && !(before.atomic && now.atomic) && !ordered(before, now.thread, shared);
-}
-
-Races::Conflict Races::access(int thread, const Access& access, bool atomic, SiteId site) {
+Races::Conflict Races::access(const Actor& actor, const Access& access, bool atomic, SiteId site) {
   const auto [address, bytes, write, shared] = access;
   const uintptr_t end = address + static_cast<uintptr_t>(bytes);
   Stamp now;
-  now.run = run_, now.epoch = epoch_, now.warp_epoch = warp_epochs_[thread / kWarpLanes];
-  now.site = site, now.thread = static_cast<uint16_t>(thread), now.atomic = atomic;
+  now.run = run_, now.when = actor.when;
+  now.site = site, now.thread = static_cast<uint16_t>(actor.thread), now.atomic = atomic;
   Conflict conflict;
   for (uintptr_t at = address / kCellBytes * kCellBytes; at < end; at += kCellBytes) {
     Cell& cell = page(at).cells[at % kPageBytes / kCellBytes];
     now.bytes = static_cast<uint8_t>((at >= address ? 1 : 0) | (at + 1 < end ? 2 : 0));
     const auto compare = [&](const Stamp& before, bool before_wrote) {
-      if (conflict.found || !conflicts(before, now, access.shared)) return;
+      if (conflict.found || (before.bytes & now.bytes) == 0 || (before.atomic && atomic)) return;
+      if (ordered(before, actor.view, access.shared)) return;
       conflict = {true, before_wrote, access.write, before.site, before.thread, before.run == run_};
     };
     compare(cell.write, true);
@@ -68,7 +62,7 @@ Races::Conflict Races::access(int thread, const Access& access, bool atomic, Sit
       cell.reads[0] = cell.reads[1] = {};
     } else {
       // An ordered read, or one of the same thread, tells nothing more; of the unordered keep the oldest.
-      cell.reads[ordered(cell.reads[0], thread, shared) ? 0 : 1] = now;
+      cell.reads[ordered(cell.reads[0], actor.view, shared) ? 0 : 1] = now;
     }
   }
   return conflict;

@@ -1,9 +1,8 @@
 // Finds accesses of two threads to the same bytes that nothing orders: shared and global memory alike.
 //
-// An access is stamped with its block, its thread and how many barriers the block and the warp had met. Barriers are
-// the only order within a block (__syncwarp only among a warp's lanes); shuffles and tensor-core instructions are none.
-// Blocks of one launch are unordered, but for a fence and an atomic before the other's atomic at the same address.
-// Each cell of two bytes keeps its last write and two reads of different threads.
+// An access is stamped with its block and with when it was (clocks.h): within a block, barriers and waits are the only
+// order; shuffles and tensor-core instructions are none. Blocks of one launch are unordered, but for a fence and an
+// atomic before the other's atomic at the same address. Each cell of two bytes keeps its last write and two reads.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "kernels/simt/block.h"
+#include "kernels/simt/clocks.h"
 #include "kernels/simt/requests.h"
 #include "kernels/simt/site.h"
 
@@ -27,20 +27,27 @@ class Races {
   };
 
   void begin_launch() { first_run_ = run_ + 1, releases_.clear(); }
-  void begin_block();
-  void block_barrier() { ++epoch_; }
-  void warp_barrier(int warp) { ++warp_epochs_[warp]; }
+  void begin_block(int threads);
+  Clocks& clocks() { return clocks_; }
   void fence(int thread) { fenced_[static_cast<size_t>(thread)] = true; }
   // Orders this block after the blocks that released at `address`, and releases what this thread's fence covered.
   void synchronise(int thread, const void* address);
 
+  // What `thread` does or has others do, as seen by `view` and stamped `when`.
+  struct Actor {
+    int thread;
+    Clocks::View view;
+    Clocks::Stamp when;
+  };
+  Actor thread(int thread) const { return {thread, clocks_.view_of(thread), clocks_.of_thread(thread)}; }
+
   // Shared memory is another block's no more once that block has ended.
-  Conflict access(int thread, const Access& access, bool atomic, SiteId site);
+  Conflict access(const Actor& actor, const Access& access, bool atomic, SiteId site);
 
  private:
   struct Stamp {
     uint32_t run = 0;  // number of the block among all that ran; 0 is none
-    uint32_t epoch = 0, warp_epoch = 0;
+    Clocks::Stamp when;
     SiteId site = 0;
     uint16_t thread = 0;
     uint8_t bytes = 0;  // which of the cell's two
@@ -55,12 +62,10 @@ class Races {
   };
 
   Page& page(uintptr_t address);
-  bool ordered(const Stamp& before, int thread, bool shared) const;
-  bool conflicts(const Stamp& before, const Stamp& now, bool shared) const;
+  bool ordered(const Stamp& before, const Clocks::View& view, bool shared) const;
 
   uint32_t run_ = 0, first_run_ = 1;
-  uint32_t epoch_ = 0;
-  uint32_t warp_epochs_[kMaxWarps] = {};
+  Clocks clocks_;
   std::vector<bool> fenced_ = std::vector<bool>(kMaxThreads);
   std::vector<bool> acquired_;  // by run - first_run_
   std::unordered_map<const void*, std::vector<uint32_t>> releases_;
