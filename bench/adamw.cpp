@@ -2,7 +2,7 @@
 //
 // step: AdamW over one array of parameters, with the clipping factor and, under bf16, the rounded copy: 28 or 30 bytes
 // a parameter at least. norm: the sum of squares that clipping needs, 4 bytes.
-#include "kernels/adamw/adamw.h"
+#include "kernels/adamw/coefficients.h"
 
 #include <CLI/CLI.hpp>
 #include <memory>
@@ -21,7 +21,7 @@ constexpr int64_t kStep = 7;
 
 struct Operands {
   int64_t n;
-  Tensor p, m, v, g, copy, scale;
+  Tensor p, m, v, g, copy, scale, coefficients;
   Values p_before, m_before, v_before;  // the first run's, which is what is checked
 
   Operands(int64_t n, bool rounded_copy, const Device& device, uint64_t seed) : n(n) {
@@ -29,6 +29,10 @@ struct Operands {
     p = normal({n}, DType::f32, random, device), m = normal({n}, DType::f32, random, device, 0.1f);
     v = from_host(squares(normal({n}, DType::f32, random, Device::open("cpu"), 0.1f)), {n}, device);
     g = normal({n}, DType::f32, random, device), scale = from_host(std::vector<float>{0.5f}, {1}, device);
+    const kernels::AdamWCoefficients values = kernels::adamw_coefficients(
+        {kStep, kSettings.lr, kSettings.beta1, kSettings.beta2, kSettings.eps, kSettings.weight_decay});
+    coefficients = empty({sizeof values / sizeof(float)}, DType::f32, device);
+    copy_from_host(coefficients, &values, sizeof values);
     if (rounded_copy) copy = empty({n}, DType::bf16, device);
     p_before = values_of(p), m_before = values_of(m), v_before = values_of(v);
   }
@@ -40,8 +44,8 @@ struct Operands {
   void step() const {
     on(p.device(), "adamw", [&](auto backend, Stream stream) {
       kernels::adamw(backend,
-                     {p.f32(), m.f32(), v.f32(), g.f32(), static_cast<bf16*>(copy.data()), scale.f32(), n, kStep,
-                      kSettings.lr, kSettings.beta1, kSettings.beta2, kSettings.eps, kSettings.weight_decay},
+                     {p.f32(), m.f32(), v.f32(), g.f32(), static_cast<bf16*>(copy.data()), scale.f32(), scale.f32(),
+                      static_cast<const kernels::AdamWCoefficients*>(coefficients.data()), n},
                      stream);
     });
   }

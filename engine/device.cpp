@@ -140,7 +140,12 @@ std::string Device::name() const {
   return text("cpu (", name_of(context_->isa), ", ", omp_get_max_threads(), " threads)");
 }
 
+void Device::check_may(const char* operation, int64_t bytes) const {
+  check(!context_->launches_only, operation, " of ", bytes, " bytes where the device is given launches only");
+}
+
 void Device::upload(void* to, const void* from, int64_t bytes) const {
+  check_may("upload", bytes);
 #if defined(NANOVLM_CUDA_KERNELS)
   if (kind() == DeviceKind::cuda) return context_->gpu->upload(to, from, static_cast<size_t>(bytes));
 #endif
@@ -148,13 +153,22 @@ void Device::upload(void* to, const void* from, int64_t bytes) const {
 }
 
 void Device::download(void* to, const void* from, int64_t bytes) const {
+  check_may("download", bytes);
 #if defined(NANOVLM_CUDA_KERNELS)
   if (kind() == DeviceKind::cuda) return context_->gpu->download(to, from, static_cast<size_t>(bytes));
 #endif
   std::memcpy(to, from, static_cast<size_t>(bytes));
 }
 
+void Device::copy(void* to, const void* from, int64_t bytes) const {
+#if defined(NANOVLM_CUDA_KERNELS)
+  if (kind() == DeviceKind::cuda) return context_->gpu->copy(to, from, static_cast<size_t>(bytes));
+#endif
+  std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
 void Device::synchronise() const {
+  check(!context_->launches_only, "synchronise where the device is given launches only");
 #if defined(NANOVLM_CUDA_KERNELS)
   if (kind() == DeviceKind::cuda) context_->gpu->synchronise("synchronise");
 #endif

@@ -31,6 +31,7 @@ struct DeviceContext {
   std::unique_ptr<cuda::Gpu> gpu;            // for kind cuda; the stream leads to it
   CachingAllocator memory;
   MemoryClass memory_class = MemoryClass::activation;  // what new storage is counted as; see MemoryScope
+  bool launches_only = false;                          // see LaunchesOnly
   bool record_gradients = true;                        // see NoGrad in autograd.h
   int debug = 0;                                       // NANOVLM_DEBUG, 0 .. 4: docs/environment.md
   kernels::KernelChoices kernels;                      // of operations that have several
@@ -59,9 +60,13 @@ class Device {
   void download(void* to, const void* from, int64_t bytes) const;
   // Returns once all work on the device is done. Throws where any of it failed.
   void synchronise() const;
+  // Within the device's memory, in order with its kernels.
+  void copy(void* to, const void* from, int64_t bytes) const;
   bool operator==(const Device& other) const { return context_ == other.context_; }
 
  private:
+  void check_may(const char* operation, int64_t bytes) const;  // what LaunchesOnly forbids
+
   explicit Device(std::shared_ptr<DeviceContext> context) : context_(std::move(context)) {}
   std::shared_ptr<DeviceContext> context_;
 };
@@ -80,6 +85,22 @@ class MemoryScope {
  private:
   Device device_;
   MemoryClass before_;
+};
+
+// While it lives nothing may pass between host and device, nor may the host wait for the device: uploads, downloads and
+// synchronise() throw. What runs under it can be recorded once and started again as a whole.
+class LaunchesOnly {
+ public:
+  explicit LaunchesOnly(Device device) : device_(std::move(device)), before_(device_.context().launches_only) {
+    device_.context().launches_only = true;
+  }
+  ~LaunchesOnly() { device_.context().launches_only = before_; }
+  LaunchesOnly(const LaunchesOnly&) = delete;
+  LaunchesOnly& operator=(const LaunchesOnly&) = delete;
+
+ private:
+  Device device_;
+  bool before_;
 };
 
 // Calls f(backend tag, stream), which launches the kernel that `work` names. From NANOVLM_DEBUG=2 on it is timed.

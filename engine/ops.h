@@ -58,10 +58,24 @@ Tensor attention_decode(const Tensor& q, const Tensor& k, const Tensor& v, Heads
 Tensor gelu(const Tensor& x);                         // tanh approximation
 Tensor swiglu(const Tensor& gate, const Tensor& up);  // silu(gate) * up
 
+// Row numbers come from the host, where they are checked, or lie on the device already: a training step has them
+// uploaded before its first launch.
+Tensor row_numbers(const std::vector<int32_t>& rows, const Device& device);  // [rows] i32
+struct TokenIds {
+  Tensor ids;  // [R] i32
+  // For the gradient: each distinct id with its places in `order`, places starts[u] .. starts[u + 1] - 1 belonging to
+  // target[u]. All have R or R + 1 entries, whatever the ids are: targets left over are -1. Undefined: no gradient.
+  Tensor target, starts, order;
+};
+TokenIds token_ids(const std::vector<int32_t>& ids, bool gradient, const Device& device);
+
 Tensor embedding(const Tensor& weight, const std::vector<int32_t>& ids);  // [V, C] f32 -> [R, C] f32
-Tensor gather_rows(const Tensor& x, const std::vector<int32_t>& rows);    // [any, C] -> [rows, C]; rows distinct
+Tensor embedding(const Tensor& weight, const TokenIds& ids);
+Tensor gather_rows(const Tensor& x, const std::vector<int32_t>& rows);  // [any, C] -> [rows, C]; rows distinct
+Tensor gather_rows(const Tensor& x, const Tensor& rows);
 // Rows of a and b (f32) put at the rows a_rows and b_rows of the result, which together are 0 .. R - 1 -> [R, C] f32
 Tensor splice(const Tensor& a, const std::vector<int32_t>& a_rows, const Tensor& b, const std::vector<int32_t>& b_rows);
+Tensor splice(const Tensor& a, const Tensor& a_rows, const Tensor& b, const Tensor& b_rows);
 
 // images [B, 3, S, S], weight [C, 3, p, p], bias [C], position [1, P, C], all f32 -> [B * P, C] f32
 Tensor patch_embedding(const Tensor& images, const Tensor& weight, const Tensor& bias, const Tensor& position,
@@ -72,6 +86,7 @@ Tensor pixel_shuffle(const Tensor& x, int64_t B, int f);
 // Mean cross entropy of the rows of h against targets, through the head: logits = h weight^T, in chunks, never stored
 // whole. h [R, C], weight [V, C] f32, targets [R], R > 0 -> one f32. Gradients are computed in the same pass.
 Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const std::vector<int32_t>& targets, DType dtype);
+Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const Tensor& targets, DType dtype);
 
 Tensor cast(const Tensor& x, DType dtype);
 Tensor scale(const Tensor& x, float factor);

@@ -1,10 +1,10 @@
 #include "engine/optimizer.h"
 
-#include "kernels/adamw/adamw.h"
+#include "kernels/adamw/coefficients.h"
 
 namespace nanovlm {
 
-AdamW::AdamW(std::vector<ParameterGroup> groups, AdamWOptions options) : options_(options) {
+AdamW::AdamW(std::vector<ParameterGroup> groups, AdamWOptions options) : options_(options), groups_(groups.size()) {
   for (size_t group = 0; group < groups.size(); ++group)
     for (const Tensor& parameter : groups[group].parameters) {
       check(parameter.leaf() != nullptr && parameter.dtype() == DType::f32, "AdamW: a parameter of shape ",
@@ -15,14 +15,27 @@ AdamW::AdamW(std::vector<ParameterGroup> groups, AdamWOptions options) : options
       const MemoryScope scope(parameter.device(), MemoryClass::optimizer);
       states_.push_back({parameter, zeros_like(parameter), zeros_like(parameter), group});
     }
-  for (const ParameterGroup& group : groups) lrs_.push_back(group.lr);
+  if (states_.empty()) return;
+  const Device& device = states_[0].parameter.device();
+  const MemoryScope scope(device, MemoryClass::optimizer);
+  coefficients_ =
+      empty({static_cast<int64_t>(groups_), sizeof(kernels::AdamWCoefficients) / sizeof(float)}, DType::f32, device);
 }
 
-double AdamW::clip_grad_norm(double max_norm) {
-  if (states_.empty()) return 0;
-  const Device& device = states_[0].parameter.device();
+void AdamW::begin_step(const std::vector<double>& lrs) {
+  check(lrs.size() == groups_, "AdamW: ", lrs.size(), " learning rates for ", groups_, " groups");
+  std::vector<kernels::AdamWCoefficients> values;
+  for (const double lr : lrs)
+    values.push_back(
+        kernels::adamw_coefficients({t_ + 1, lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay}));
+  if (coefficients_.defined()) copy_from_host(coefficients_, values.data(), coefficients_.bytes());
+  clip_ = only_if_finite_ = {};
+}
+
+void AdamW::clip_grad_norm(double max_norm, const Tensor& norm) {
+  const Device& device = norm.device();
   // One fp64 number, kept in two fp32 places: the engine has no fp64 tensor.
-  const Tensor sum = zeros({2}, DType::f32, device), norm = empty({1}, DType::f32, device);
+  const Tensor sum = zeros({2}, DType::f32, device);
   Tensor factor = empty({1}, DType::f32, device);
   on(device, "clip_grad_norm", [&](auto backend, Stream stream) {
     double* total = static_cast<double*>(sum.data());
@@ -32,20 +45,16 @@ double AdamW::clip_grad_norm(double max_norm) {
     kernels::clip_scale(backend, {total, norm.f32(), factor.f32(), max_norm}, stream);
   });
   clip_ = max_norm > 0 ? factor : Tensor();
-  return norm.item();
 }
 
-void AdamW::begin_step(const std::vector<double>& lrs) {
-  check(lrs.size() == lrs_.size(), "AdamW: ", lrs.size(), " learning rates for ", lrs_.size(), " groups");
-  lrs_ = lrs;
-  ++t_;
-}
-
-void AdamW::step(const std::vector<double>& lrs) {
-  begin_step(lrs);
+void AdamW::update_all() {
   for (State& state : states_)
     if (state.parameter.grad().defined()) update(state, state.parameter.grad());
-  clip_ = {};
+}
+
+void AdamW::end_step(bool taken) {
+  clip_ = only_if_finite_ = {};
+  if (taken) ++t_;
 }
 
 void AdamW::zero_grad() {
@@ -60,12 +69,14 @@ void AdamW::update(Leaf& leaf) {
 
 void AdamW::update(State& state, const Tensor& gradient) {
   const Tensor& p = state.parameter;
+  const auto number = [](const Tensor& x) { return x.defined() ? x.f32() : nullptr; };
   on(p.device(), "adamw", [&](auto backend, Stream stream) {
-    kernels::adamw(
-        backend,
-        {p.f32(), state.m.f32(), state.v.f32(), gradient.f32(), nullptr, clip_.defined() ? clip_.f32() : nullptr,
-         p.numel(), t_, lrs_[state.group], options_.beta1, options_.beta2, options_.eps, options_.weight_decay},
-        stream);
+    const auto* coefficients =
+        static_cast<const kernels::AdamWCoefficients*>(coefficients_.data()) + static_cast<ptrdiff_t>(state.group);
+    kernels::adamw(backend,
+                   {p.f32(), state.m.f32(), state.v.f32(), gradient.f32(), nullptr, number(clip_),
+                    number(only_if_finite_), coefficients, p.numel()},
+                   stream);
   });
 }
 

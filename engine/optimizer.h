@@ -22,18 +22,24 @@ class AdamW {
  public:
   AdamW(std::vector<ParameterGroup> groups, AdamWOptions options);
 
-  // The norm of all gradients together (0 where there are none yet). With max_norm > 0 the next step scales them by
-  // min(1, max_norm / (norm + 1e-6)).
-  double clip_grad_norm(double max_norm);
+  // A step is begun, launched and ended. begin_step uploads what its kernels read (lrs holds one rate a group);
+  // until end_step everything is launches alone, the same ones whatever the rates and the step's number.
+  void begin_step(const std::vector<double>& lrs);
+  // With a number on the device [1]: where it turns out not to be finite, the step's updates leave everything as it is.
+  void only_if_finite(const Tensor& number) { only_if_finite_ = number; }
 
-  // One step of every parameter that has a gradient; lrs holds one rate a group.
-  void step(const std::vector<double>& lrs);
+  // *norm [1] = the norm of all gradients together (0 where there are none). With max_norm > 0 the updates scale them
+  // by min(1, max_norm / (norm + 1e-6)).
+  void clip_grad_norm(double max_norm, const Tensor& norm);
+
+  // Every parameter that has a gradient; or one at a time while the backward pass still runs, so that a gradient can be
+  // dropped before the next is made (not together with clipping).
+  void update_all();
+  void update(Leaf& leaf);  // also drops the gradient
   void zero_grad();
 
-  // The same step, taken one parameter at a time while the backward pass still runs, so that a gradient can be dropped
-  // before the next is made: begin_step, then update(leaf) as each gradient is complete. Not together with clipping.
-  void begin_step(const std::vector<double>& lrs);
-  void update(Leaf& leaf);  // also drops the gradient
+  // Whether the step was taken: it counts, or it has not been.
+  void end_step(bool taken);
 
   int64_t steps() const { return t_; }
 
@@ -47,8 +53,9 @@ class AdamW {
   AdamWOptions options_;
   std::vector<State> states_;
   std::unordered_map<const Leaf*, size_t> by_leaf_;
-  std::vector<double> lrs_;
-  Tensor clip_;  // the clipping factor of the coming step, or undefined
+  size_t groups_;
+  Tensor coefficients_;           // [groups, 8], on the device
+  Tensor clip_, only_if_finite_;  // [1] of the step that has begun, or undefined
   int64_t t_ = 0;
 };
 

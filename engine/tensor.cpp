@@ -133,9 +133,9 @@ Tensor zeros(Shape shape, DType dtype, const Device& device) {
   Tensor y = empty(std::move(shape), dtype, device);
   // Zero bits are zero in every dtype, so whatever the dtype is, the bytes are filled as fp32 where they divide by
   // four.
-  if (y.bytes() % 4 == 0)
+  if (const DType as = y.bytes() % 4 == 0 ? DType::f32 : DType::bf16; y.bytes() % size_of(as) == 0)
     on(device, "fill", [&](auto backend, Stream stream) {
-      kernels::fill(backend, {y.data(), y.bytes() / 4, 0.0f, DType::f32}, stream);
+      kernels::fill(backend, {y.data(), y.bytes() / size_of(as), 0.0f, as}, stream);
     });
   else
     copy_from_host(y, std::vector<char>(static_cast<size_t>(y.bytes())).data(), y.bytes());

@@ -99,9 +99,9 @@ std::vector<std::vector<int32_t>> generate(const VisionLanguageModel& model, con
   Forward run;
   run.dtype = options.dtype;
   KvCache cache = make_cache(model, layout, B, options.max_new_tokens, options.dtype);
-  const RopeTable rope = model.decoder.rotary_embd(layout.T + options.max_new_tokens, model.device());
+  const Inputs in = model.inputs(prompt, layout, options.max_new_tokens);
   const std::vector<int32_t> rows = cache_rows(layout, cache.capacity);
-  const Tensor h = model.decoder(model.embed(prompt, layout, run), layout.segments, rope, run, &cache,
+  const Tensor h = model.decoder(model.embed(in, run), in.texts, in.rope, run, &cache,
                                  from_host(rows, {layout.rows()}, model.device()));
   if (copies > 1) copy_first_sequence(cache, B);
   std::vector<int32_t> last_rows;
@@ -111,7 +111,7 @@ std::vector<std::vector<int32_t>> generate(const VisionLanguageModel& model, con
 
   std::vector<Random> random;
   for (int64_t b = 0; b < B; ++b) random.emplace_back(options.seed, static_cast<uint64_t>(b));
-  Decoder decoder(model, cache, layout, rope, run);
+  Decoder decoder(model, cache, layout, in.rope, run);
   std::vector<bool> ended(static_cast<size_t>(B), false);
   std::vector<int32_t> tokens(static_cast<size_t>(B), static_cast<int32_t>(model.config.lm_eos_token_id));
   for (int64_t step = 0; step < options.max_new_tokens; ++step) {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "engine/schedule.h"
+#include "kernels/elementwise/elementwise.h"
 
 namespace nanovlm {
 namespace {
@@ -47,11 +48,11 @@ Trainer::Trainer(VisionLanguageModel& model, TrainerOptions options)
     vision_cache_.emplace(model.vision_encoder, options_.dtype, options_.vision_cache_bytes);
 }
 
-Tensor Trainer::loss(const Batch& batch, const Forward& run) {
-  if (!vision_cache_) return model_.loss(batch, run, options_.padding);
+Inputs Trainer::inputs_of(const Batch& batch) {
+  if (!vision_cache_) return model_.inputs(batch, options_.padding);
   Batch seen = batch;
   seen.vision = (*vision_cache_)(batch.images, model_.device());
-  return model_.loss(seen, run, options_.padding);
+  return model_.inputs(seen, options_.padding);
 }
 
 StepResult Trainer::step(const std::vector<Batch>& micro_batches, int64_t accumulation) {
@@ -63,36 +64,62 @@ StepResult Trainer::step(const std::vector<Batch>& micro_batches, int64_t accumu
   result.lr_backbones = get_lr(number, options_.lr_backbones, options_.max_steps);
   std::vector<double> lrs;
   for (const Part& part : parts_) lrs.push_back(get_lr(number, part.lr, options_.max_steps));
+
+  const Device& device = model_.device();
+  std::vector<Inputs> inputs;
+  for (const Batch& batch : micro_batches) inputs.push_back(inputs_of(batch));
+  optimizer_.begin_step(lrs);
+  const size_t losses = inputs.size();
+  const Tensor numbers = empty({static_cast<int64_t>(losses + (wants_norm() ? 1 : 0))}, DType::f32, device);
+  launch(inputs, accumulation, numbers);
+
+  const std::vector<float> seen = to_host(numbers);
+  const auto bad = std::find_if(seen.begin(), seen.end(), [](float x) { return !std::isfinite(x); });
+  optimizer_.end_step(bad == seen.end());
+  if (const auto i = static_cast<size_t>(bad - seen.begin()); i < losses)
+    throw NonFiniteLoss(text("step ", number, ", micro-batch ", i, ": the loss is ", *bad), i);
+  check(bad == seen.end(), "step ", number, ": the gradient's norm is ", seen.back());
+  result.losses.assign(seen.begin(), seen.begin() + static_cast<ptrdiff_t>(losses));
+  if (wants_norm()) result.grad_norm = seen.back();
+  return result;
+}
+
+// All kernels of a step. numbers: the losses and, where it is wanted, the gradient's norm. They are read only once the
+// step is over, so the updates look for themselves whether these are finite.
+void Trainer::launch(const std::vector<Inputs>& micro_batches, int64_t accumulation, const Tensor& numbers) {
+  const Device& device = model_.device();
+  std::optional<LaunchesOnly> launches_only;
+  if (device.context().debug < 4) launches_only.emplace(device);  // from 4 on every number is looked at
   Forward run;
   run.dtype = options_.dtype;
+  const auto place = [&](int64_t i) { return numbers.slice(0, i, i + 1); };
 
   // Where nothing needs all gradients at once, each parameter is updated as soon as its own is complete, and the
   // gradient dropped: they never exist together, which saves a copy of the model.
-  const bool one_by_one = micro_batches.size() == 1 && !options_.max_grad_norm && !options_.gradient_norm;
+  const bool one_by_one = numbers.numel() == 1;
   for (size_t i = 0; i < micro_batches.size(); ++i) {
-    const Tensor mean = loss(micro_batches[i], run);
-    result.losses.push_back(mean.item());
-    if (!std::isfinite(result.losses.back())) {
-      optimizer_.zero_grad();
-      throw NonFiniteLoss(text("step ", number, ", micro-batch ", i, ": the loss is ", result.losses.back()), i);
-    }
+    const Tensor mean = model_.loss(micro_batches[i], run);
+    on(device, "cast", [&](auto backend, Stream stream) {
+      kernels::cast(backend, {mean.data(), place(static_cast<int64_t>(i)).data(), 1, DType::f32, DType::f32}, stream);
+    });
     const Tensor loss = accumulation == 1 ? mean : scale(mean, 1.0f / static_cast<float>(accumulation));
     if (!one_by_one) {
       backward(loss);
       continue;
     }
-    optimizer_.begin_step(lrs);
+    optimizer_.only_if_finite(numbers);
     backward(loss, [&](Leaf& leaf) { optimizer_.update(leaf); });
   }
-  if (one_by_one) return result;
+  if (one_by_one) return;
 
-  if (options_.max_grad_norm || options_.gradient_norm) {
-    result.grad_norm = optimizer_.clip_grad_norm(options_.max_grad_norm.value_or(0));
-    check(std::isfinite(*result.grad_norm), "step ", number, ": the gradient's norm is ", *result.grad_norm);
-  }
-  optimizer_.step(lrs);
+  if (wants_norm()) optimizer_.clip_grad_norm(options_.max_grad_norm.value_or(0), place(numbers.numel() - 1));
+  const Tensor all = empty({1}, DType::f32, device);  // their sum: finite where each is
+  on(device, "sum", [&](auto backend, Stream stream) {
+    kernels::sum(backend, {numbers.f32(), all.f32(), numbers.numel()}, stream);
+  });
+  optimizer_.only_if_finite(all);
+  optimizer_.update_all();
   optimizer_.zero_grad();
-  return result;
 }
 
 }  // namespace nanovlm

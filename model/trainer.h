@@ -43,7 +43,8 @@ class Trainer {
   Trainer(VisionLanguageModel& model, TrainerOptions options);
 
   // Each micro-batch's mean loss is divided by `accumulation` (by default their number; nanoVLM divides a short last
-  // group by the full count). The rates are those of step(), counted from 0.
+  // group by the full count). The rates are those of step(), counted from 0. The device is given inputs, then launches
+  // alone, and is then asked for the losses and the norm. NonFiniteLoss, or Error: the norm is not finite.
   StepResult step(const std::vector<Batch>& micro_batches, int64_t accumulation = 0);
 
   int64_t steps() const { return optimizer_.steps(); }
@@ -57,7 +58,9 @@ class Trainer {
   };
   static std::vector<Part> parts_of(const TrainerOptions& options);
   static std::vector<ParameterGroup> groups_of(VisionLanguageModel& model, const std::vector<Part>& parts);
-  Tensor loss(const Batch& batch, const Forward& run);
+  Inputs inputs_of(const Batch& batch);
+  bool wants_norm() const { return options_.max_grad_norm || options_.gradient_norm; }
+  void launch(const std::vector<Inputs>& micro_batches, int64_t accumulation, const Tensor& numbers);
 
   VisionLanguageModel& model_;
   TrainerOptions options_;

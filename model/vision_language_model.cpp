@@ -79,31 +79,57 @@ void VisionLanguageModel::initialise(uint64_t seed, Init init) {
   if (init == Init::balanced) fold_pixel_range(vision_encoder.patch_embedding.conv);
 }
 
-Tensor VisionLanguageModel::embed(const Batch& batch, const Layout& layout, const Forward& run) const {
+Inputs VisionLanguageModel::inputs(const Batch& batch, const Layout& layout, int64_t more) const {
   const Tensor& images = batch.images;
   check(images.size(2) == config.vit_img_size && images.size(3) == config.vit_img_size, "batch: images is ",
         images.shape(), ", but vit_img_size is ", config.vit_img_size);
-  const Tensor seen = batch.vision.defined() ? batch.vision : vision_encoder(to_device(images, device()), run);
-  const Tensor pictures = MP(seen, layout.B, run);
-  const Tensor text = embedding(decoder.token_embedding, layout.ids);
+  const Tensor& table = decoder.token_embedding;
+  Inputs in;
+  in.B = layout.B;
+  if (batch.vision.defined()) {
+    in.vision = to_device(batch.vision, device());
+  } else {
+    in.images = to_device(images, device());
+    in.pictures = picture_segments(layout.B, config.patches(), device());
+  }
+  in.texts = layout.segments;
+  in.rope = decoder.rotary_embd(layout.T + more, device());
+  in.ids = token_ids(layout.ids, table.requires_grad() && device().context().record_gradients, device());
+  in.picture_rows = row_numbers(layout.picture_rows, device());
+  in.text_rows = row_numbers(layout.text_rows, device());
+  if (layout.targets.empty()) return in;
+  in.label_rows = row_numbers(layout.label_rows, device());
+  in.targets = row_numbers(layout.targets, device());
+  return in;
+}
+
+Inputs VisionLanguageModel::inputs(const Batch& batch, Padding padding) const {
+  const Layout layout = layout_of(batch, config.image_tokens(), config.lm_vocab_size, padding, device());
+  check(!layout.targets.empty(), "loss: all ", batch.labels.numel(), " labels of the batch are ", kIgnoredLabel,
+        " (ignored): there is nothing to learn from");
+  return inputs(batch, layout);
+}
+
+Tensor VisionLanguageModel::embed(const Inputs& in, const Forward& run) const {
+  const Tensor seen = in.vision.defined() ? in.vision : vision_encoder(in.images, in.pictures, run);
+  const Tensor pictures = MP(seen, in.B, run);
+  const Tensor text = embedding(decoder.token_embedding, in.ids);
   run.show("decoder.token_embedding", text);
-  const Tensor embeddings = splice(pictures, layout.picture_rows, text, layout.text_rows);
+  const Tensor embeddings = splice(pictures, in.picture_rows, text, in.text_rows);
   run.show("decoder.inputs_embeds", embeddings);
   return embeddings;
 }
 
-Tensor VisionLanguageModel::loss(const Batch& batch, const Forward& run, Padding padding) const {
-  const Layout layout = layout_of(batch, config.image_tokens(), config.lm_vocab_size, padding, device());
-  check(!layout.targets.empty(), "loss: all ", batch.labels.numel(), " labels of the batch are ", kIgnoredLabel,
-        " (ignored): there is nothing to learn from");
-  const Tensor h = decoder(embed(batch, layout, run), layout.segments, decoder.rotary_embd(layout.T, device()), run);
-  return linear_cross_entropy(gather_rows(h, layout.label_rows), decoder.head, layout.targets, run.dtype);
+Tensor VisionLanguageModel::loss(const Inputs& in, const Forward& run) const {
+  check(in.targets.defined(), "loss: no label of the batch counts");
+  const Tensor h = decoder(embed(in, run), in.texts, in.rope, run);
+  return linear_cross_entropy(gather_rows(h, in.label_rows), decoder.head, in.targets, run.dtype);
 }
 
 Tensor VisionLanguageModel::logits(const Batch& batch, const Forward& run) const {
   const Layout layout = layout_of(batch, config.image_tokens(), config.lm_vocab_size, Padding::dense, device());
-  const Tensor h = decoder(embed(batch, layout, run), layout.segments, decoder.rotary_embd(layout.T, device()), run);
-  const Tensor y = decoder.logits(h, run);
+  const Inputs in = inputs(batch, layout);
+  const Tensor y = decoder.logits(decoder(embed(in, run), in.texts, in.rope, run), run);
   run.show("decoder.head", y);
   return y;
 }

@@ -2,6 +2,7 @@
 // the text.
 #pragma once
 #include "engine/batch.h"
+#include "model/inputs.h"
 #include "model/language_model.h"
 #include "model/layout.h"
 #include "model/modality_projector.h"
@@ -29,11 +30,19 @@ class VisionLanguageModel {
   // its own.
   void initialise(uint64_t seed, Init init = Init::nanovlm);
 
-  // Picture and text embeddings in the layout's rows [R, L].
-  Tensor embed(const Batch& batch, const Layout& layout, const Forward& run) const;
+  // The batch in its layout on the device, with RoPE's table for the layout's positions and `more` of them.
+  Inputs inputs(const Batch& batch, const Layout& layout, int64_t more = 0) const;
+  // The same for training. Errors: no label counts.
+  Inputs inputs(const Batch& batch, Padding padding) const;
 
-  // Mean cross entropy over the labels that count. Errors: no label counts.
-  Tensor loss(const Batch& batch, const Forward& run, Padding padding = Padding::packed) const;
+  // Picture and text embeddings in the layout's rows [R, L].
+  Tensor embed(const Inputs& in, const Forward& run) const;
+
+  // Mean cross entropy over the labels that count: launches alone. Errors: no label counts.
+  Tensor loss(const Inputs& in, const Forward& run) const;
+  Tensor loss(const Batch& batch, const Forward& run, Padding padding = Padding::packed) const {
+    return loss(inputs(batch, padding), run);
+  }
 
   // Every row through the head [B * T, V] f32, dense, with all activations shown to run.trace.
   Tensor logits(const Batch& batch, const Forward& run) const;

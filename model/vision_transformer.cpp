@@ -3,16 +3,12 @@
 #include "engine/autograd.h"
 
 namespace nanovlm {
-namespace {
 
-// One segment of P rows for each of B pictures.
 Segments picture_segments(int64_t B, int64_t P, const Device& device) {
   std::vector<int32_t> bounds;
   for (int64_t b = 0; b <= B; ++b) bounds.push_back(static_cast<int32_t>(b * P));
   return {from_host(bounds, {B + 1}, device), P, {}, {}};
 }
-
-}  // namespace
 
 Tensor ViTPatchEmbeddings::operator()(const Tensor& images, const Forward& run) const {
   const Tensor y = patch_embedding(images, conv.weight, conv.bias, position_embedding, run.dtype);
@@ -60,9 +56,12 @@ ViT::ViT(const VLMConfig& config, const Device& device) {
 }
 
 Tensor ViT::operator()(const Tensor& images, const Forward& run) const {
+  const int64_t P = patch_embedding.position_embedding.size(1);
+  return (*this)(images, picture_segments(images.size(0), P, images.device()), run);
+}
+
+Tensor ViT::operator()(const Tensor& images, const Segments& pictures, const Forward& run) const {
   Residual x = {patch_embedding(images, run), {}};
-  const int64_t B = images.size(0);
-  const Segments pictures = picture_segments(B, x.x.size(0) / B, images.device());
   for (size_t i = 0; i < blocks.size(); ++i) x = blocks[i](x, pictures, run, "vision.blocks." + std::to_string(i));
   const Tensor y = layer_norm(x, run).y;
   run.show("vision.post_layernorm", y);

@@ -60,6 +60,9 @@ struct ViTBlock {
   }
 };
 
+// One segment of P rows for each of B pictures.
+Segments picture_segments(int64_t B, int64_t P, const Device& device);
+
 struct ViT {
   ViTPatchEmbeddings patch_embedding;
   std::vector<ViTBlock> blocks;
@@ -69,6 +72,8 @@ struct ViT {
 
   // [B, 3, S, S] -> [B * P, C]
   Tensor operator()(const Tensor& images, const Forward& run) const;
+  // The same with picture_segments(B, P) already on the device.
+  Tensor operator()(const Tensor& images, const Segments& pictures, const Forward& run) const;
 
   template <class V>
   void parameters(V&& v) {

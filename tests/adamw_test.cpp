@@ -1,4 +1,8 @@
-#include "kernels/adamw/adamw.h"
+#include <array>
+#include <bit>
+#include <cmath>
+
+#include "kernels/adamw/coefficients.h"
 
 #include "tests/support/backends.h"
 #include "tests/support/fixture.h"
@@ -21,14 +25,23 @@ State initial(const Values& p) {
   return {Buffer(p, DType::f32), Buffer(Values(n), DType::f32), Buffer(Values(n), DType::f32), Buffer(n, DType::bf16)};
 }
 
-// One step. scale is empty (null) or one number.
+Buffer coefficients_of(int64_t t, const AdamWSettings& a) {
+  const auto numbers = std::bit_cast<std::array<float, 8>>(
+      kernels::adamw_coefficients({t, a.lr, a.beta1, a.beta2, a.eps, a.weight_decay}));
+  return Buffer(Values(numbers.begin(), numbers.end()), DType::f32);
+}
+
+// One step. scale and only_if_finite are empty (null) or one number.
 template <class Backend>
-void run(Backend backend, Stream stream, State& state, Buffer g, Buffer scale, int64_t t, const AdamWSettings& a) {
+void run(Backend backend, Stream stream, State& state, Buffer g, Buffer scale, int64_t t, const AdamWSettings& a,
+         Buffer only_if_finite = Buffer(0, DType::f32)) {
   const int64_t n = g.values().size();
-  kernels::adamw(backend,
-                 kernels::AdamW{state.p, state.m, state.v, g, state.copy, scale, n, t, a.lr, a.beta1, a.beta2, a.eps,
-                                a.weight_decay},
-                 stream);
+  Buffer coefficients = coefficients_of(t, a);
+  kernels::adamw(
+      backend,
+      kernels::AdamW{state.p, state.m, state.v, g, state.copy, scale, only_if_finite,
+                     reinterpret_cast<const kernels::AdamWCoefficients*>(static_cast<float*>(coefficients)), n},
+      stream);
 }
 
 struct Expected {
@@ -75,6 +88,26 @@ TEST_CASE("AdamW without a rounded copy gives the same parameters") {
     run(backend, stream, with, g, none, 1, kSettings);
     run(backend, stream, without, g, none, 1, kSettings);
     CHECK(with.p.same_bits(without.p));
+  });
+}
+
+TEST_CASE("AdamW leaves everything as it is where the number it looks at is not finite") {
+  for_each_backend([](auto backend, Stream stream) {
+    Random random(7);
+    const Buffer g = random.normal(1001, DType::f32), none(0, DType::f32);
+    const State before = initial(random.normal(1001, DType::f32).values());
+    State always = before;
+    run(backend, stream, always, g, none, 1, kSettings);
+    for (const double number : {0.0, -3e38, double{NAN}, double{INFINITY}, -double{INFINITY}}) {
+      CAPTURE(number);
+      State state = before;
+      run(backend, stream, state, g, none, 1, kSettings, Buffer(Values{number}, DType::f32));
+      const State& expected = std::isfinite(number) ? always : before;
+      CHECK(state.p.same_bits(expected.p));
+      CHECK(state.m.same_bits(expected.m));
+      CHECK(state.v.same_bits(expected.v));
+      CHECK(state.copy.same_bits(expected.copy));
+    }
   });
 }
 

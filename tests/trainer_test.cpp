@@ -151,16 +151,72 @@ TEST_CASE("bf16 training stays near autocast's") {
 }
 
 TEST_CASE("a loss that is not finite stops before the weights change") {
-  const Device device = Device::open("cpu");
-  VisionLanguageModel model = initial_model(device);
-  const std::vector<float> before = to_host(model.MP.proj.weight);
-  Batch batch = BatchFile(fixture("train-v1/batches.safetensors")).read(0);
-  batch.images = batch.images.detach();
-  std::vector<float> pixels(static_cast<size_t>(batch.images.numel()), std::nanf(""));
-  batch.images = from_host(pixels, batch.images.shape(), device);
-  Trainer trainer(model, {});
-  CHECK_THROWS_AS(trainer.step({batch}), NonFiniteLoss);
-  CHECK(to_host(model.MP.proj.weight) == before);
+  for (const Device& device : devices())
+    for (const bool together : {false, true}) {
+      INFO("device: " << device.name());
+      VisionLanguageModel model = initial_model(device);
+      std::map<std::string, std::vector<float>> before;
+      walk(model, "", [&](const std::string& name, const Tensor& x) { before[name] = to_host(x); });
+      const Batch good = BatchFile(fixture("train-v1/batches.safetensors")).read(0);
+      Batch batch = good;
+      const std::vector<float> pixels(static_cast<size_t>(batch.images.numel()), std::nanf(""));
+      batch.images = from_host(pixels, batch.images.shape(), device);
+      TrainerOptions options;
+      options.gradient_norm = together;  // asks for all gradients at once
+      Trainer trainer(model, options);
+      CHECK_THROWS_WITH(trainer.step(together ? std::vector{good, batch} : std::vector{batch}),
+                        "step 0, micro-batch " + std::string(together ? "1" : "0") + ": the loss is nan");
+      CHECK(trainer.steps() == 0);
+      walk(model, "", [&](const std::string& name, const Tensor& x) {
+        INFO(name);
+        CHECK(to_host(x) == before[name]);
+      });
+    }
+}
+
+TEST_CASE("what LaunchesOnly forbids is named") {
+  for (const Device& device : devices()) {
+    const Tensor x = zeros({2}, DType::f32, device);
+    {
+      const LaunchesOnly scope(device);
+      CHECK_THROWS_WITH(x.slice(0, 0, 1).item(), "download of 4 bytes where the device is given launches only");
+      CHECK_THROWS_WITH(from_host(std::vector<int32_t>{1, 2, 3}, {3}, device),
+                        "upload of 12 bytes where the device is given launches only");
+      CHECK_THROWS_WITH(device.synchronise(), Catch::Contains("synchronise"));
+      CHECK_NOTHROW(zeros({3, 3}, DType::bf16, device));
+    }
+    CHECK(to_host(x) == std::vector<float>(2));
+  }
+}
+
+// Each of these would otherwise have passed unnoticed on a device whose memory is the host's.
+TEST_CASE("from its inputs on a step is launches alone, and the same ones for inputs of one form") {
+  for (const Device& device : devices()) {
+    INFO("device: " << device.name());
+    VisionLanguageModel model = initial_model(device);
+    const BatchFile file(fixture("train-v1/batches.safetensors"));
+    const Inputs first = model.inputs(file.read(0), Padding::dense),
+                 second = model.inputs(file.read(1), Padding::dense);
+    Forward run;
+    const auto loss_of = [&](const Inputs& in) {
+      Tensor loss;
+      {
+        const LaunchesOnly scope(device);
+        loss = model.loss(in, run);
+        backward(loss);
+        walk(model, "", [](const std::string&, Tensor& x) { x.set_grad({}); });
+      }
+      return loss.item();
+    };
+    const double one = loss_of(first), other = loss_of(second);
+    CHECK(one != other);
+    if (first.form() == second.form()) {
+      first.take(second);
+      CHECK(loss_of(first) == other);
+    } else {
+      CHECK_THROWS_WITH(first.take(second), Catch::Contains("another form"));
+    }
+  }
 }
 
 TEST_CASE("a batch whose labels are all masked is an error that says so") {

@@ -29,20 +29,25 @@ Tensor empty_gradient(const Tensor& weight) {
 }  // namespace
 
 Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const std::vector<int32_t>& targets, DType dtype) {
-  const int64_t R = static_cast<int64_t>(targets.size());
+  const int64_t V = weight.size(0);
+  for (const int32_t target : targets)
+    check(target >= 0 && target < V, "linear_cross_entropy: target ", target, ", but the vocabulary has ", V);
+  return linear_cross_entropy(h, weight, row_numbers(targets, h.device()), dtype);
+}
+
+Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const Tensor& targets, DType dtype) {
+  const int64_t R = targets.numel();
   check(R > 0, "linear_cross_entropy: no row has a label");
   check(h.rank() == 2 && h.size(0) == R && weight.rank() == 2 && h.size(1) == weight.size(1),
         "linear_cross_entropy: h is ", h.shape(), ", weight is ", weight.shape(), ", with ", R, " targets");
   const int64_t C = h.size(1), V = weight.size(0);
-  for (const int32_t target : targets)
-    check(target >= 0 && target < V, "linear_cross_entropy: target ", target, ", but the vocabulary has ", V);
   const Device device = h.device();
   const bool training = device.context().record_gradients && (h.requires_grad() || weight.requires_grad());
   const bool head_learns = training && weight.requires_grad();
 
   const Tensor rounded = cast(h.detach(), dtype);
   Tensor w = cast(weight.detach(), dtype);
-  const Tensor target = from_host(targets, {R}, device), row_loss = empty({R}, DType::f32, device);
+  const Tensor row_loss = empty({R}, DType::f32, device);
   const bool stored = kernels::head_stores_logits(device.kind() != DeviceKind::cpu, dtype);
   const int64_t row_bytes = V * size_of(stored ? DType::f32 : dtype);
   const int64_t chunk = stored || training ? std::clamp<int64_t>(kLogitBytes / row_bytes, 1, R) : R;
@@ -56,7 +61,7 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const std::ve
     const Tensor part = rounded.slice(0, begin, begin + rows);
     on(device, "linear_cross_entropy", [&](auto backend, Stream stream) {
       kernels::head_cross_entropy(backend,
-                                  {part.data(), w.data(), target.i32() + begin, row_loss.f32() + begin, dlogits.data(),
+                                  {part.data(), w.data(), targets.i32() + begin, row_loss.f32() + begin, dlogits.data(),
                                    stored ? logits.f32() : nullptr, rows, V, C, 1.0f / static_cast<float>(R), dtype},
                                   stream);
       if (!training) return;

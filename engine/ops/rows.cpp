@@ -8,10 +8,6 @@
 namespace nanovlm {
 namespace {
 
-Tensor index_tensor(const std::vector<int32_t>& index, const Device& device) {
-  return from_host(index, {static_cast<int64_t>(index.size())}, device);
-}
-
 void check_rows(const char* op, const std::vector<int32_t>& rows, int64_t limit) {
   for (size_t i = 0; i < rows.size(); ++i)
     check(rows[i] >= 0 && rows[i] < limit, op, ": index ", i, " is ", rows[i], ", but there are ", limit, " rows");
@@ -35,40 +31,53 @@ void scatter(const Tensor& x, const Tensor& index, const Tensor& y) {
   });
 }
 
-// The places of each distinct id, in the order they occur.
-struct ById {
-  std::vector<int32_t> target, starts, order;
-  explicit ById(const std::vector<int32_t>& ids) : order(ids.size()) {
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return ids[a] < ids[b]; });
-    for (size_t i = 0; i < order.size(); ++i)
-      if (i == 0 || ids[order[i]] != target.back()) {
-        target.push_back(ids[order[i]]);
-        starts.push_back(static_cast<int32_t>(i));
-      }
-    starts.push_back(static_cast<int32_t>(order.size()));
-  }
-};
+void check_index(const char* op, const Tensor& index) {
+  check(index.rank() == 1 && index.dtype() == DType::i32, op, ": row numbers are ", index.shape(), " ", index.dtype(),
+        ", but must be [R] i32");
+}
 
 }  // namespace
+
+Tensor row_numbers(const std::vector<int32_t>& rows, const Device& device) {
+  return from_host(rows, {static_cast<int64_t>(rows.size())}, device);
+}
+
+TokenIds token_ids(const std::vector<int32_t>& ids, bool gradient, const Device& device) {
+  if (!gradient) return {row_numbers(ids, device), {}, {}, {}};
+  std::vector<int32_t> order(ids.size()), target, starts;
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return ids[a] < ids[b]; });
+  for (size_t i = 0; i < order.size(); ++i)
+    if (i == 0 || ids[order[i]] != target.back()) {
+      target.push_back(ids[order[i]]);
+      starts.push_back(static_cast<int32_t>(i));
+    }
+  target.resize(ids.size(), -1);
+  starts.resize(ids.size() + 1, static_cast<int32_t>(ids.size()));
+  return {row_numbers(ids, device), row_numbers(target, device), row_numbers(starts, device),
+          row_numbers(order, device)};
+}
 
 Tensor embedding(const Tensor& weight, const std::vector<int32_t>& ids) {
   check(weight.rank() == 2, "embedding: weight is ", weight.shape());
   check_rows("embedding", ids, weight.size(0));
-  const Device device = weight.device();
-  Tensor y = gathered(weight.detach(), index_tensor(ids, device), DType::f32);
-  return record("embedding", y, {weight},
-                [weight, shape = weight.shape(), ids, device](const Tensor& dy, const Needs&) -> Gradients {
-                  const ById by_id(ids);
-                  const Tensor target = index_tensor(by_id.target, device), starts = index_tensor(by_id.starts, device),
-                               order = index_tensor(by_id.order, device);
-                  const MemoryScope scope(device, MemoryClass::gradient);
+  const bool gradient = weight.requires_grad() && weight.device().context().record_gradients;
+  return embedding(weight, token_ids(ids, gradient, weight.device()));
+}
+
+Tensor embedding(const Tensor& weight, const TokenIds& ids) {
+  check(weight.rank() == 2, "embedding: weight is ", weight.shape());
+  check_index("embedding", ids.ids);
+  return record("embedding", gathered(weight.detach(), ids.ids, DType::f32), {weight},
+                [weight, ids](const Tensor& dy, const Needs&) -> Gradients {
+                  check(ids.target.defined(), "embedding: its ids came without what the gradient needs");
+                  const MemoryScope scope(dy.device(), MemoryClass::gradient);
                   Tensor dweight = gradient_so_far(weight);
-                  if (!dweight.defined()) dweight = zeros(shape, DType::f32, device);
-                  on(device, "gather_rows_backward", [&](auto backend, Stream stream) {
+                  if (!dweight.defined()) dweight = zeros(weight.shape(), DType::f32, dy.device());
+                  on(dy.device(), "gather_rows_backward", [&](auto backend, Stream stream) {
                     kernels::gather_rows_backward(backend,
-                                                  {dy.data(), target.i32(), starts.i32(), order.i32(), dweight.f32(),
-                                                   target.numel(), shape[1], dy.dtype()},
+                                                  {dy.data(), ids.target.i32(), ids.starts.i32(), ids.order.i32(),
+                                                   dweight.f32(), ids.target.numel(), dy.size(1), dy.dtype()},
                                                   stream);
                   });
                   return {dweight};
@@ -78,11 +87,16 @@ Tensor embedding(const Tensor& weight, const std::vector<int32_t>& ids) {
 Tensor gather_rows(const Tensor& x, const std::vector<int32_t>& rows) {
   check(x.rank() == 2, "gather_rows: x is ", x.shape());
   check_rows("gather_rows", rows, x.size(0));
-  const Tensor index = index_tensor(rows, x.device());
-  return record("gather_rows", gathered(x.detach(), index), {x},
-                [shape = x.shape(), index](const Tensor& dy, const Needs&) -> Gradients {
+  return gather_rows(x, row_numbers(rows, x.device()));
+}
+
+Tensor gather_rows(const Tensor& x, const Tensor& rows) {
+  check(x.rank() == 2, "gather_rows: x is ", x.shape());
+  check_index("gather_rows", rows);
+  return record("gather_rows", gathered(x.detach(), rows), {x},
+                [shape = x.shape(), rows](const Tensor& dy, const Needs&) -> Gradients {
                   Tensor dx = zeros(shape, dy.dtype(), dy.device());
-                  scatter(dy, index, dx);
+                  scatter(dy, rows, dx);
                   return {dx};
                 });
 }
@@ -95,20 +109,25 @@ void write_rows(const Tensor& x, const Tensor& rows, const Tensor& cache) {
 
 Tensor splice(const Tensor& a, const std::vector<int32_t>& a_rows, const Tensor& b,
               const std::vector<int32_t>& b_rows) {
-  check(a.rank() == 2 && b.rank() == 2 && a.size(1) == b.size(1), "splice: a is ", a.shape(), ", but b is ", b.shape());
-  check(a.size(0) == static_cast<int64_t>(a_rows.size()) && b.size(0) == static_cast<int64_t>(b_rows.size()),
-        "splice: ", a.size(0), " and ", b.size(0), " rows for ", a_rows.size(), " and ", b_rows.size(), " places");
-  const int64_t R = a.size(0) + b.size(0);
+  const auto R = static_cast<int64_t>(a_rows.size() + b_rows.size());
   check_rows("splice", a_rows, R);
   check_rows("splice", b_rows, R);
-  const Tensor a_index = index_tensor(a_rows, a.device()), b_index = index_tensor(b_rows, a.device());
-  Tensor y = empty({R, a.size(1)}, DType::f32, a.device());
-  scatter(a, a_index, y);
-  scatter(b, b_index, y);
+  return splice(a, row_numbers(a_rows, a.device()), b, row_numbers(b_rows, a.device()));
+}
+
+Tensor splice(const Tensor& a, const Tensor& a_rows, const Tensor& b, const Tensor& b_rows) {
+  check(a.rank() == 2 && b.rank() == 2 && a.size(1) == b.size(1), "splice: a is ", a.shape(), ", but b is ", b.shape());
+  check_index("splice", a_rows);
+  check_index("splice", b_rows);
+  check(a.size(0) == a_rows.numel() && b.size(0) == b_rows.numel(), "splice: ", a.size(0), " and ", b.size(0),
+        " rows for ", a_rows.numel(), " and ", b_rows.numel(), " places");
+  Tensor y = empty({a.size(0) + b.size(0), a.size(1)}, DType::f32, a.device());
+  scatter(a, a_rows, y);
+  scatter(b, b_rows, y);
   const DType a_dtype = a.dtype(), b_dtype = b.dtype();
   return record("splice", y, {a, b}, [=](const Tensor& dy, const Needs& needs) -> Gradients {
-    return {needs[0] ? cast(gathered(dy, a_index), a_dtype) : Tensor(),
-            needs[1] ? cast(gathered(dy, b_index), b_dtype) : Tensor()};
+    return {needs[0] ? cast(gathered(dy, a_rows), a_dtype) : Tensor(),
+            needs[1] ? cast(gathered(dy, b_rows), b_dtype) : Tensor()};
   });
 }
 

@@ -2,23 +2,26 @@
 // The norm's sum of squares is in kernels/sum.cuh.
 #include "kernels/adamw/adamw.h"
 
-#include "kernels/adamw/coefficients.h"
 #include "kernels/elements.cuh"
 #include "kernels/sum.cuh"
 
 namespace nanovlm::kernels {
 namespace {
 
-__global__ void adamw_kernel(const AdamW a, const Coefficients k, bool vectors) {
+__global__ void adamw_kernel(const AdamW a, bool vectors) {
+  if (a.only_if_finite && !(fabsf(*a.only_if_finite) < INFINITY)) return;
   const float scale = a.scale ? *a.scale : 1.0f;
+  const Vec<float, 4> first = load_floats<4>(&a.coefficients->decay), rest = load_floats<4>(&a.coefficients->step);
+  const float decay = first[0], toward_gradient = first[1], beta2 = first[2], one_minus_beta2 = first[3];
+  const float step = rest[0], root_correction = rest[1], eps = rest[2];
   for_grid_elements<4>(a.n, vectors, [&]<int W>(Width<W>, int64_t i) {
     Vec<float, W> p = load_floats<W>(a.p + i), m = load_floats<W>(a.m + i), v = load_floats<W>(a.v + i);
     const Vec<float, W> g = load_floats<W>(a.g + i);
     for (int j = 0; j < W; ++j) {
       const float slope = g[j] * scale;
-      m[j] += (slope - m[j]) * k.toward_gradient;
-      v[j] = k.beta2 * v[j] + (k.one_minus_beta2 * slope) * slope;
-      p[j] = p[j] * k.decay - k.step * m[j] / (sqrtf(v[j]) / k.root_correction + k.eps);
+      m[j] += (slope - m[j]) * toward_gradient;
+      v[j] = beta2 * v[j] + (one_minus_beta2 * slope) * slope;
+      p[j] = p[j] * decay - step * m[j] / (sqrtf(v[j]) / root_correction + eps);
     }
     store_floats<W>(a.p + i, p);
     store_floats<W>(a.m + i, m);
@@ -38,7 +41,7 @@ __global__ void clip_scale_kernel(const ClipScale a) {
 template <>
 void adamw(ThisBackend, const AdamW& a, Stream stream) {
   if (a.n == 0) return;
-  launch("adamw", adamw_kernel, elements_shape<4>(a.n, stream), a, coefficients_of(a), aligned(a.p, a.m, a.v, a.g, a.copy));
+  launch("adamw", adamw_kernel, elements_shape<4>(a.n, stream), a, aligned(a.p, a.m, a.v, a.g, a.copy));
 }
 
 template <>

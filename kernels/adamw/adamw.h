@@ -10,14 +10,20 @@
 
 namespace nanovlm::kernels {
 
+// What the settings come to at one step, combined in fp64 and rounded once, as PyTorch does; the arithmetic on the
+// elements is fp32. It lies on the device, so that a step's launches are the same whatever its rate and number.
+struct alignas(32) AdamWCoefficients {
+  float decay, toward_gradient, beta2, one_minus_beta2, step, root_correction, eps, unused;
+};
+
 struct AdamW {
-  float *p, *m, *v;    // [n]
-  const float* g;      // [n]
-  bf16* copy;          // [n] p rounded, or null
-  const float* scale;  // one number on the device (the clipping factor), or null for 1
+  float *p, *m, *v;                       // [n]
+  const float* g;                         // [n]
+  bf16* copy;                             // [n] p rounded, or null
+  const float* scale;                     // one number on the device (the clipping factor), or null for 1
+  const float* only_if_finite;            // one number on the device: nothing happens where it is not finite; or null
+  const AdamWCoefficients* coefficients;  // on the device
   int64_t n;
-  int64_t t;  // steps taken, this one included: 1, 2, ...
-  double lr, beta1, beta2, eps, weight_decay;
 };
 
 // *sum = (accumulate ? *sum : 0) + sum of x^2, added in a fixed order that does not depend on the number of threads.

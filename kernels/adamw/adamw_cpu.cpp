@@ -1,7 +1,6 @@
 // AdamW on a CPU: one pass, bound by memory.
 #include "kernels/adamw/adamw.h"
 
-#include "kernels/adamw/coefficients.h"
 #include "kernels/cpu_math.h"
 #include "kernels/cpu_sum.h"
 
@@ -9,11 +8,11 @@ namespace nanovlm::kernels {
 namespace {
 
 template <bool kWithCopy>
-void adamw_range(const AdamW& a, const Coefficients& k, int64_t begin, int64_t end) {
+void adamw_range(const AdamW& a, int64_t begin, int64_t end) {
   float *p = a.p, *m = a.m, *v = a.v;
   const float* g = a.g;
   bf16* copy = a.copy;
-  const Coefficients c = k;
+  const AdamWCoefficients c = *a.coefficients;
   const float scale = a.scale ? *a.scale : 1.0f;
 #pragma omp simd
   for (int64_t i = begin; i < end; ++i) {
@@ -29,9 +28,9 @@ void adamw_range(const AdamW& a, const Coefficients& k, int64_t begin, int64_t e
 
 template <>
 void adamw(ThisBackend, const AdamW& a, Stream) {
-  const Coefficients k = coefficients_of(a);
+  if (a.only_if_finite && !std::isfinite(*a.only_if_finite)) return;
   parallel_elements(a.n, [&](int64_t begin, int64_t end) {
-    a.copy ? adamw_range<true>(a, k, begin, end) : adamw_range<false>(a, k, begin, end);
+    a.copy ? adamw_range<true>(a, begin, end) : adamw_range<false>(a, begin, end);
   });
 }
 

@@ -136,6 +136,10 @@ void Gpu::download(void* to, const void* from, size_t bytes) {
   synchronise("download");
 }
 
+void Gpu::copy(void* to, const void* from, size_t bytes) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, compute_), "copy");
+}
+
 void Gpu::synchronise(const char* operation) {
   const cudaError_t error = cudaStreamSynchronize(compute_);
   if (error == cudaSuccess) {

@@ -60,6 +60,7 @@ class Gpu {
   // Both in the order of the compute stream. After an upload `from` may be changed at once; a download waits.
   void upload(void* to, const void* from, size_t bytes);
   void download(void* to, const void* from, size_t bytes);
+  void copy(void* to, const void* from, size_t bytes);  // within device memory, in the same order
   // Waits for all work. Throws where any of it has failed, naming `operation` and the launches since the last wait.
   void synchronise(const char* operation);
 

@@ -42,6 +42,7 @@ constexpr int kSumWidth = 4, kSumThreads = 64;
 template <class T>
 __global__ void add_rows_kernel(const GatherRowsBackward a, bool vectors) {
   const int64_t u = blockIdx.x, target = a.target[u];
+  if (target < 0) return;
   const int begin = a.starts[u], end = a.starts[u + 1];
   const int64_t thread = int64_t(blockIdx.y) * kSumThreads + threadIdx.x, threads = int64_t(gridDim.y) * kSumThreads;
   for_elements<kSumWidth>(a.C, vectors, thread, threads, [&]<int W>(Width<W>, int64_t c) {

@@ -24,7 +24,7 @@ struct ScatterRows {
 };
 
 // dx[target[u]] += sum of dy[order[i]] for i in starts[u] .. starts[u + 1] - 1, in that order. The targets are
-// distinct.
+// distinct; one below 0 stands for nothing.
 struct GatherRowsBackward {
   const void* dy;         // [R, C] dtype
   const int32_t* target;  // [U]

@@ -38,7 +38,8 @@ void move_rows(const Rows& a) {
 template <class T>
 void add_rows(const GatherRowsBackward& a, int64_t first, int64_t last) {
   constexpr int64_t kTile = 128;
-  for (int64_t u = 0; u < a.U; ++u)
+  for (int64_t u = 0; u < a.U; ++u) {
+    if (a.target[u] < 0) continue;
     for (int64_t tile = first; tile < last; tile += kTile) {
       const int64_t width = tile + kTile < last ? kTile : last - tile;
       float sum[kTile] = {};
@@ -51,6 +52,7 @@ void add_rows(const GatherRowsBackward& a, int64_t first, int64_t last) {
 #pragma omp simd
       for (int64_t c = 0; c < width; ++c) dx[c] += sum[c];
     }
+  }
 }
 
 }  // namespace
