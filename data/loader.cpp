@@ -21,9 +21,9 @@ std::string skipped_by_reason(const LoaderReport& report) {
   return reasons.empty() ? "none left out" : reasons;
 }
 
-int64_t window_size(const LoaderOptions& options) {
-  // Samples under way: those of the batches kept ready, and the one being put together.
-  return options.batch_size * (std::max<int64_t>(options.prefetch, 1) + 1);
+// Batches kept ready. Without threads of its own a loader prepares what it is asked for.
+int64_t batches_ahead(const LoaderOptions& options) {
+  return options.workers > 0 ? std::max<int64_t>(options.prefetch, 1) : 0;
 }
 }  // namespace
 
@@ -58,11 +58,11 @@ Loader::Loader(std::shared_ptr<const RecordSource> source, std::vector<int64_t> 
   position_.seed = options_.seed;
 
   const int64_t first = std::min(from.epoch, options_.epochs) * n + (from.epoch < options_.epochs ? from.row : 0);
-  samples_ =
-      std::make_unique<OrderedWorkers<Prepared>>(options_.workers, window_size(options_), options_.epochs * n - first,
-                                                 [this, first](int64_t k) { return prepare(first + k); });
+  samples_ = std::make_unique<OrderedWorkers<Prepared>>(
+      options_.workers, options_.batch_size * (batches_ahead(options_) + 1), options_.epochs * n - first,
+      [this, first](int64_t k) { return prepare(first + k); });
   batches_ = std::make_unique<OrderedWorkers<Item>>(
-      options_.workers > 0 ? 1 : 0, std::max<int64_t>(options_.prefetch, 1), std::numeric_limits<int64_t>::max(),
+      options_.workers > 0 ? 1 : 0, std::max<int64_t>(batches_ahead(options_), 1), std::numeric_limits<int64_t>::max(),
       [this](int64_t) { return assemble(); });
 }
 

@@ -1,8 +1,8 @@
 // Batches in a fixed order, made by threads ahead of the one who takes them.
 //
 // Rows are read, decoded and tokenised by `workers` threads, put together by one more, and delivered in the same order
-// whatever their number. A record that can't be used is left out, counted by reason and reported; where too many are,
-// the loader stops with an error.
+// whatever their number. Without such threads next() does it all, a batch's rows at once on the host's pool. A record
+// that can't be used is left out, counted by reason and reported; where too many are, the loader stops with an error.
 //
 //     while (auto batch = loader.next()) step(batch->batch);   // one epoch; the next call begins the following one
 #pragma once
@@ -32,7 +32,7 @@ struct LoaderOptions {
   int64_t rows_mixed = 0;
   bool drop_last = true;            // rows at the end of an epoch that don't fill a batch are left out
   bool skip_without_target = true;  // batches in which no label counts; else delivered, and their loss is NaN
-  int workers = 2;                  // 0: everything is done in next()
+  int workers = 2;                  // 0: everything is done in next(), on the host's pool of threads
   int64_t prefetch = 2;             // batches kept ready
   double max_bad_share = 0.1;       // of bad_window rows in a row
   int64_t bad_window = 1000;

@@ -12,6 +12,7 @@
 
 #include "data/dataset.h"
 #include "data/reference_order.h"
+#include "tests/support/buffer.h"
 #include "tests/support/messages.h"
 
 using namespace nanovlm;
@@ -400,6 +401,38 @@ TEST_CASE("threads never run further ahead than the window") {
   CHECK_FALSE(ahead);
   CHECK(begun == 200);
   CHECK(message_of([&] { workers.next(); }) == "workers: no item is left");
+}
+
+TEST_CASE("without threads a call makes the next window on the host's pool, and nothing happens between calls") {
+  constexpr int64_t kWindow = 6, kItems = 20;
+  const auto faulty = [](int64_t k) { return k == 3 || k == 8; };
+  for (const int threads : {1, 4}) {
+    CAPTURE(threads);
+    std::atomic<int64_t> begun{0};
+    std::atomic<int> together{0}, most{0};
+    OrderedWorkers<int64_t> workers(0, kWindow, kItems, [&](int64_t k) {
+      ++begun;
+      const int now = ++together;
+      for (int seen = most; now > seen && !most.compare_exchange_weak(seen, now);) continue;
+      std::this_thread::sleep_for(2ms);
+      --together;
+      check(!faulty(k), "item ", k);
+      return k * k;
+    });
+    CHECK(begun == 0);
+    testing::with_threads(threads, [&] {
+      for (int64_t k = 0; k < kItems; ++k) {
+        if (faulty(k))
+          CHECK(message_of([&] { workers.next(); }) == text("item ", k));
+        else
+          CHECK(workers.next() == k * k);
+        CHECK(begun == std::min((k / kWindow + 1) * kWindow, kItems));
+      }
+      CHECK(message_of([&] { workers.next(); }) == "workers: no item is left");
+    });
+    CHECK(begun == kItems);
+    CHECK((most > 1) == (threads > 1));
+  }
 }
 
 TEST_CASE("stopping wakes the one who waits") {

@@ -78,7 +78,6 @@ def main():
     if not (Path(arguments.dataset) / "train.jsonl").is_file():
         sys.exit(f"loader.py: {arguments.dataset}: expected a folder with train.jsonl")
 
-    torch.set_num_threads(1)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(Path(arguments.tokenizer) / "tokenizer.json"), eos_token="<|endoftext|>"
     )
