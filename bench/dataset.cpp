@@ -1,12 +1,15 @@
-// bench/dataset --dataset PATH... [--rows 200] [--seed 0]
+// bench/dataset --dataset PATH... [--rows 200] [--seed 0] [--cold]
 //
 // How long a data set takes to open, and any row of it to be reached: rows in random order, then the same number one
 // after the other. Bytes of pictures are read, not decoded. What bounds a random row is the page that holds it: a page
 // is decompressed as a whole, and with it a dictionary where the page refers to one (tools/make_parquet.py writes what
-// to try). Memory is the process's peak.
+// to try). Memory is the process's peak. With --cold the files are not in the system's cache when an order begins: then
+// what bounds a row is the disk.
 #include "data/dataset.h"
 
+#include <fcntl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -14,6 +17,7 @@
 #include <numeric>
 
 #include "bench/common/harness.h"
+#include "data/dataset_files.h"
 #include "engine/random.h"
 
 using namespace nanovlm;
@@ -55,6 +59,18 @@ void add(Report& report, const std::string& work, std::vector<double> seconds, d
               {"peak MiB", value(int64_t{usage_now().ru_maxrss / 1024})}});
 }
 
+// Takes the files' bytes out of the system's cache; those not yet on the disk stay.
+void forget(const std::vector<std::string>& names) {
+  for (const std::string& name : names)
+    for (const DatasetFiles& subset : find_dataset(name, "train", {}))
+      for (const std::string& path : subset.files) {
+        const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+        const bool forgotten = file >= 0 && posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED) == 0;
+        if (file >= 0) close(file);
+        require(forgotten, path + " can be taken out of the cache");
+      }
+}
+
 void read_rows(Report& report, const std::string& work, const Dataset& data, const std::vector<int64_t>& rows) {
   std::vector<double> seconds;
   int64_t bytes = 0;
@@ -75,13 +91,16 @@ int main(int argc, char** argv) try {
   std::vector<std::string> names;
   int64_t n = 200;
   uint64_t seed = 0;
+  bool cold = false;
   Report report("dataset");
   report.app().add_option("--dataset", names, "files, folders, patterns")->required();
   report.app().add_option("--rows", n, "that are read in each order")->capture_default_str();
   report.app().add_option("--seed", seed, "of the random order")->capture_default_str();
+  report.app().add_flag("--cold", cold, "take the files out of the system's cache before each order");
   int exit_code = 0;
   if (!report.parse(argc, argv, exit_code)) return exit_code;
 
+  if (cold) forget(names);
   const auto start = std::chrono::steady_clock::now();
   const double before = processor_seconds();
   const auto data = open_dataset(names);
@@ -89,9 +108,11 @@ int main(int argc, char** argv) try {
   report.note(text(data->size(), " rows"));
   std::vector<int64_t> rows = permutation(data->size(), seed);
   rows.resize(static_cast<size_t>(std::min(n, data->size())));
+  if (cold) forget(names);
   read_rows(report, "random rows", *data, rows);
   const int64_t first = (data->size() - static_cast<int64_t>(rows.size())) / 2;
   std::iota(rows.begin(), rows.end(), first);
+  if (cold) forget(names);
   read_rows(report, "rows in order", *data, rows);
   return report.finish();
 } catch (const std::exception& error) {

@@ -102,6 +102,8 @@ void File::fail_reading(int64_t offset, int64_t expected, int64_t found, int err
   fail(path_, ": byte ", offset, ": expected ", expected, " bytes, found ", found);
 }
 
+void File::expect_random_reads() const { posix_fadvise(fd_, 0, 0, POSIX_FADV_RANDOM); }
+
 void File::read(void* destination, int64_t bytes, int64_t offset) const {
   const Progress progress = pread_all(fd_, static_cast<char*>(destination), bytes, offset);
   if (progress.done != bytes) fail_reading(offset, bytes, progress.done, progress.error);

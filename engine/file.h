@@ -26,6 +26,9 @@ class File {
   const std::string& path() const { return path_; }
   int64_t size() const { return size_; }  // when it was opened
 
+  // Reads are not in order: the system then reads what is asked for and nothing behind it.
+  void expect_random_reads() const;
+
   // Exactly `bytes` bytes from `offset` on. Error: they are not there.
   void read(void* destination, int64_t bytes, int64_t offset) const;
 

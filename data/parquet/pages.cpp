@@ -12,12 +12,14 @@
 #include <parquet/page_index.h>
 
 #include "data/parquet.h"
+#include "data/parquet/memory.h"
 #include "engine/error.h"
 
 namespace nanovlm {
 namespace {
 constexpr int64_t kMaxPageBytes = int64_t{512} << 20;  // decoded
 constexpr int32_t kMaxPageValues = 1 << 24;
+constexpr int64_t kKeptBytes = int64_t{64} << 20;  // of free memory: what two threads need for pages of 10 MB
 
 // Our file as Arrow wants it: read by position.
 class FileView : public arrow::io::RandomAccessFile {
@@ -139,12 +141,17 @@ int16_t definition_in_list(const parquet::ColumnDescriptor& leaf) {
 
 // A page, decoded. The reader owns what the slots point at.
 struct ParquetPage {
-  arrow::ProxyMemoryPool counted{arrow::default_memory_pool()};
+  explicit ParquetPage(std::shared_ptr<arrow::MemoryPool> memory) : memory(std::move(memory)) {}
+
+  const std::shared_ptr<arrow::MemoryPool> memory;
+  arrow::ProxyMemoryPool counted{memory.get()};
   arrow::CappedMemoryPool pool{&counted, kMaxPageBytes};
   std::shared_ptr<parquet::ColumnReader> reader;
   std::vector<ParquetSlot> slots;
   std::vector<int64_t> begins;  // slots at which a row begins
 };
+
+PageCache::PageCache(int64_t max_bytes) : max_bytes_(max_bytes), memory_(std::make_shared<PageMemory>(kKeptBytes)) {}
 
 std::shared_ptr<PageCache> make_page_cache(int64_t max_bytes) { return std::make_shared<PageCache>(max_bytes); }
 
@@ -195,6 +202,8 @@ void PageCache::trim() {
 
 ParquetPages::ParquetPages(const std::string& path, std::shared_ptr<PageCache> cache)
     : file_(std::make_shared<const File>(File::open(path))), cache_(std::move(cache)), id_(cache_->next_file()) {
+  // Behind a page of megabytes the system would read megabytes more, and the next row's first page would wait for them.
+  file_->expect_random_reads();
   translated(path, [&] {
     reader_ = parquet::ParquetFileReader::Open(std::make_shared<FileView>(file_, 0, file_->size()));
     metadata_ = reader_->metadata();
@@ -309,7 +318,7 @@ PageCache::Page ParquetPages::page(int group, int leaf, const Directory& directo
 PageCache::Page ParquetPages::decode(int group, int leaf, const Directory& directory, const PageRange& range) const {
   const parquet::ColumnDescriptor& column = *metadata_->schema()->Column(leaf);
   const auto chunk = metadata_->RowGroup(group)->ColumnChunk(leaf);
-  const auto made = std::make_shared<ParquetPage>();
+  const auto made = std::make_shared<ParquetPage>(cache_->memory());
   const auto pager_of = [&](int64_t offset, int64_t bytes) {
     PARQUET_ASSIGN_OR_THROW(std::shared_ptr<arrow::Buffer> buffer, arrow::AllocateBuffer(bytes, &made->pool));
     file_->read(buffer->mutable_data(), bytes, offset);

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include <arrow/memory_pool.h>
 #include <parquet/file_reader.h>
 
 #include "engine/file.h"
@@ -37,12 +38,13 @@ class PageCache {
   using Page = std::shared_ptr<const ParquetPage>;
   using Key = std::array<int64_t, 3>;  // file, leaf and row group, page
 
-  explicit PageCache(int64_t max_bytes) : max_bytes_(max_bytes) {}
+  explicit PageCache(int64_t max_bytes);
 
   // The page of this key. Where it is not kept, make() is called once, however many threads ask for it.
   Page get(const Key& key, const std::function<Page()>& make);
 
   int64_t next_file();  // a number for a file, to be its first part of a key
+  const std::shared_ptr<arrow::MemoryPool>& memory() const { return memory_; }  // for the pages
 
  private:
   struct Entry {
@@ -53,6 +55,7 @@ class PageCache {
   void trim();
 
   const int64_t max_bytes_;
+  const std::shared_ptr<arrow::MemoryPool> memory_;
   std::mutex mutex_;
   std::map<Key, Entry> entries_;
   std::list<Key> uses_;  // of the finished entries; the latest comes first
