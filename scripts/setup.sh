@@ -6,11 +6,12 @@ packages=(
   g++ cmake ninja-build pkg-config ccache
   libdnnl-dev libopenblas-openmp-dev                            # matrix products
   nlohmann-json3-dev libcli11-dev                               # JSON, command lines
-  libjpeg-dev libpng-dev libwebp-dev zlib1g-dev         # pictures
+  libjpeg-dev libpng-dev libwebp-dev zlib1g-dev                 # pictures
+  libfreetype-dev fonts-dejavu-core                             # text in pictures
   libcurl4-openssl-dev libssl-dev ca-certificates               # the Hugging Face Hub
   libboost-context-dev                                          # fibers of the simt device
   catch2                                                        # tests
-  python3 python3-pip python3-venv python3-pil fonts-dejavu-core  # the small tools that draw, and pyarrow
+  python3 python3-pip python3-venv python3-pil                  # the small tools that draw, and pyarrow
 )
 
 missing=()

@@ -416,15 +416,19 @@ class InspectData(Cli):
         self.assertEqual(short["all"]["labels"], 0)
 
     def test_text_and_sheet(self):
-        text = self.done("inspect", "data", self.dataset(), "--image_size", 8, "--sheet", self.path("sheet"))
+        sheet = self.path("sheet.png")
+        text = self.done("inspect", "data", self.dataset(), "--image_size", 8, "--sheet", sheet)
         self.assertIn("broken: 1 no picture", text)
-        with open(self.path("sheet/samples.jsonl"), encoding="utf-8") as lines:
-            samples = [json.loads(line) for line in lines]
-        self.assertEqual(len(samples), 12)
-        for sample in samples:
-            kinds = [kind for _, kind in sample["tokens"]]
-            self.assertEqual(kinds, ["read"] * (len(kinds) - 2) + ["learnt"] * 2)
-            self.assertTrue(os.path.exists(os.path.join(self.path("sheet"), sample["image"])))
+        with open(sheet, "rb") as file:
+            header = file.read(24)
+        self.assertEqual(header[:8], b"\x89PNG\r\n\x1a\n")
+        width, height = struct.unpack(">II", header[16:])
+        self.assertEqual(width, 2 * 24 + 6 * (256 + 24 + 16) - 16)  # 12 cards, six in a row
+        self.assertGreater(height, 2 * 300)
+        self.done("inspect", "data", self.dataset(), "--sheet", sheet, "--sheet_count", 1)
+        with open(sheet, "rb") as file:
+            self.assertLess(struct.unpack(">I", file.read(20)[16:])[0], width)
+        self.refused(["--sheet", "ends in .png"], "inspect", "data", self.dataset(), "--sheet", self.path("folder"))
 
     def test_unsound_input(self):
         self.refused(["found no file"], "inspect", "data", self.path("none"))

@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""Draws a contact sheet of answered questions: picture, question, prediction (green if right, red if wrong), answer;
-or of samples to be learnt: picture and tokens (green if learnt, red if cut).
+"""Draws a contact sheet of answered questions: picture, question, prediction (green if right, red if wrong), answer.
+(Samples to be learnt are drawn by `inspect data --sheet FILE.png`.)
 
     contact_sheet.py RESULTS.jsonl OUT.png [--count 48] [--columns 6] [--images FOLDER] [--title TEXT]
 
 Each line of RESULTS.jsonl is an object with "image" (a path; relative ones start at --images, by default the folder of
 RESULTS.jsonl), "question", "prediction" and "answer". A line may say "correct": true or false; otherwise a prediction
-is right if it equals the answer apart from case, blanks and a final full stop. A sample, as `inspect data --sheet`
-writes it, has "image", "place" and "tokens" ([text, "read" | "learnt" | "cut"] each) instead. Needs Pillow (Debian: python3-pil,
+is right if it equals the answer apart from case, blanks and a final full stop. Needs Pillow (Debian: python3-pil,
 fonts-dejavu-core). Exit codes: 0 done, 1 failed, 2 bad usage.
 """
 
@@ -20,7 +19,7 @@ from PIL import Image, ImageDraw, ImageOps
 BACKGROUND, CARD, BORDER = "#eef0f3", "#ffffff", "#d5d9e0"
 GREEN, RED = "#12803c", "#c4262e"
 PICTURE, PADDING, GAP, MARGIN = 220, 12, 16, 24  # pixels
-QUESTION_LINES, ANSWER_LINES, TOKEN_LINES = 4, 2, 14
+QUESTION_LINES, ANSWER_LINES = 4, 2
 LABEL = 44  # room for "truth" before an answer
 
 
@@ -73,25 +72,7 @@ class Sheet:
             self.wrap(record["answer"], self.text, PICTURE - LABEL, ANSWER_LINES) or ["–"],
         )
 
-    def flow(self, tokens):
-        """Tokens in lines of [text, kind, x]; what does not fit is counted."""
-        lines, x = [[]], 0
-        for i, (text, kind) in enumerate(tokens):
-            text = "".join("⏎" if c == "\n" else c if c.isprintable() else "·" for c in text)
-            width = self.width(text, self.small)
-            if x and x + width > PICTURE:
-                if len(lines) == TOKEN_LINES:
-                    lines[-1] = [[f"… {len(tokens) - i} more", "note", 0]]
-                    break
-                lines.append([])
-                x = 0
-            lines[-1].append([text, kind, x])
-            x += width
-        return lines
-
     def height(self, record):
-        if "tokens" in record:
-            return PICTURE + 3 * PADDING + self.line * (1 + len(self.flow(record["tokens"])))
         return PICTURE + 3 * PADDING + self.line * sum(map(len, self.texts(record))) + 11
 
     def labelled(self, draw, x, y, label, lines, face, colour, label_colour):
@@ -101,24 +82,11 @@ class Sheet:
             y += self.line
         return y
 
-    def sample(self, draw, x, y, record):
-        colours = {"read": INK, "learnt": GREEN, "cut": RED, "note": FAINT}
-        draw.text((x, y), self.cut(os.path.basename(record["place"]), self.small, PICTURE), font=self.small, fill=FAINT)
-        for line in self.flow(record["tokens"]):
-            y += self.line
-            for i, (text, kind, at) in enumerate(line):
-                draw.text((x + at, y), text, font=self.small, fill=colours[kind])
-                if i:  # where a token begins
-                    draw.line((x + at, y + 13, x + at, y + 16), fill=BORDER)
-
     def card(self, draw, sheet, x, y, height, record):
         draw.rounded_rectangle((x, y, x + self.card_width, y + height), 8, fill=CARD, outline=BORDER)
         x, y = x + PADDING, y + PADDING
         sheet.paste(self.picture(record["image"]), (x, y))
         y += PICTURE + PADDING
-        if "tokens" in record:
-            self.sample(draw, x, y, record)
-            return
         question, prediction, answer = self.texts(record)
         for line in question:
             draw.text((x, y), line, font=self.text, fill=INK)
@@ -136,11 +104,8 @@ class Sheet:
         width = 2 * MARGIN + columns * self.card_width + (columns - 1) * GAP
         sheet = Image.new("RGB", (width, head + sum(heights) + GAP * (len(rows) - 1) + MARGIN), BACKGROUND)
         draw = ImageDraw.Draw(sheet)
-        if "tokens" in records[0]:
-            summary = f"{len(records)} samples: green is learnt, red is cut"
-        else:
-            right = sum(r["correct"] for r in records)
-            summary = f"{right} of {len(records)} right"
+        right = sum(r["correct"] for r in records)
+        summary = f"{right} of {len(records)} right"
         summary += f", the first of {total:,}" if total > len(records) else ""
         room = self.width(summary, self.text)
         draw.text((MARGIN, 18), self.cut(title, self.title, width - 3 * MARGIN - room), font=self.title, fill=INK)
@@ -160,12 +125,10 @@ def normal(text):
 def read(path, images):
     records = []
     for where, record in json_lines(path):
-        keys = ("image", "place", "tokens") if "tokens" in record else ("image", "question", "prediction", "answer")
-        missing = [key for key in keys if key not in record]
+        missing = [key for key in ("image", "question", "prediction", "answer") if key not in record]
         if missing:
             raise SystemExit(f"{where}: expected a key {missing[0]!r}, found {sorted(record)}")
-        if "tokens" not in record:
-            record["correct"] = bool(record.get("correct", normal(record["prediction"]) == normal(record["answer"])))
+        record["correct"] = bool(record.get("correct", normal(record["prediction"]) == normal(record["answer"])))
         records.append({**record, "image": os.path.join(images, str(record["image"]))})
     return records
 

@@ -1,7 +1,5 @@
 // inspect data: what the loss would see of a data set, before a run: how many records can be used, how long their texts
 // are, what the limit cuts, how many labels count, and a few samples to look at.
-#include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -10,8 +8,8 @@
 #include "apps/common/loaded_model.h"
 #include "apps/common/output.h"
 #include "apps/inspect/sections.h"
+#include "data/sample_sheet.h"
 #include "data/survey.h"
-#include "engine/file.h"
 #include "engine/random.h"
 
 namespace nanovlm::inspect {
@@ -82,52 +80,33 @@ void print_text(const Survey& survey, int64_t max_length) {
   for (const Skip& skip : survey.skipped) std::cout << "  " << one_line(skip.message) << "\n";
 }
 
-// The tokens of a sample as [text, kind], where kind is read, learnt or cut.
-nlohmann::ordered_json tokens_of(const Sample& sample, const Sample& whole, const Tokenizer& tokenizer) {
-  nlohmann::ordered_json tokens = nlohmann::ordered_json::array();
-  for (size_t t = 0; t < whole.ids.size(); ++t) {
-    const bool kept = t < sample.ids.size();
-    const char* kind = !kept ? "cut" : static_cast<int64_t>(t) >= sample.first_target ? "learnt" : "read";
-    tokens.push_back({tokenizer.decode(std::span(&whole.ids[t], 1)), kind});
-  }
-  return tokens;
-}
-
-// Random samples for tools/contact_sheet.py: samples.jsonl and the pictures as the model sees them.
-void write_sheet(const Settings& s, const Dataset& dataset, std::vector<int64_t> rows, const PromptTokenizer& text,
-                 const CollateOptions& options) {
-  namespace fs = std::filesystem;
+// Random samples as the model sees them, in one picture.
+void write_sheet(const Settings& s, const Dataset& dataset, const std::vector<int64_t>& rows,
+                 const PromptTokenizer& text, const CollateOptions& options) {
   CollateOptions cutting = options;
   if (cutting.over_long == OverLong::drop) cutting.over_long = OverLong::mask;  // to be shown as cut
   const VqaCollator collator(text, cutting), whole(text, options.uncut());
-  fs::create_directories(s.sheet);
-  std::string lines;
-  int64_t drawn = 0;
+  SampleSheet sheet;
   for (const int64_t i : permutation(static_cast<int64_t>(rows.size()), static_cast<uint64_t>(s.seed))) {
-    if (drawn == s.sheet_count) break;
+    if (sheet.size() == s.sheet_count) break;
     const int64_t row = rows[static_cast<size_t>(i)];
     try {
       const Record record = dataset.read(row);
       const Sample sample = collator.prepare(record, dataset.place(row));
-      const std::string picture = nanovlm::text(drawn++, ".png");
-      write_png((fs::path(s.sheet) / picture).string(), *sample.picture);
-      const nlohmann::ordered_json line = {
-          {"image", picture},
-          {"place", sample.place},
-          {"tokens", tokens_of(sample, whole.prepare_text(record, sample.place), text.tokenizer)}};
-      lines += line.dump() + "\n";
+      sheet.add(sample, whole.prepare_text(record, sample.place), record.texts[0].source, text.tokenizer);
     } catch (const BadRecord&) {
       continue;  // counted by the survey
     }
   }
-  NewFile file((fs::path(s.sheet) / "samples.jsonl").string());
-  file.write(lines);
-  file.commit();
-  std::cerr << "inspect: " << drawn << " samples in " << s.sheet << "; draw them with tools/contact_sheet.py "
-            << s.sheet << "/samples.jsonl " << s.sheet << "/sheet.png\n";
+  check(sheet.size() > 0, "--sheet: expected a sample to draw, found none among ", rows.size(), " records");
+  std::string title;
+  for (const std::string& name : s.dataset) title += (title.empty() ? "" : ", ") + name;
+  write_png(s.sheet, sheet.draw(title));
+  std::cerr << "inspect: " << sheet.size() << " samples in " << s.sheet << "\n";
 }
 
 void inspect_data(const Settings& s) {
+  check(s.sheet.empty() || s.sheet.ends_with(".png"), "--sheet ", s.sheet, ": expected a name that ends in .png");
   std::vector<std::string> warnings;
   const VLMConfig config = s.config.empty() ? VLMConfig() : load_config(s.config, warnings);
   const PromptTokenizer text = load_tokenizer(s.tokenizer, s.config, config, warnings);
@@ -143,13 +122,13 @@ void inspect_data(const Settings& s) {
   options.collate = options_of(s, config);
   options.decode_pictures = !s.text_only;
   options.workers = static_cast<int>(s.workers);
+  if (!s.sheet.empty()) write_sheet(s, *dataset, rows, text, options.collate);  // what can fail, before what takes long
   Survey result;
   {
     Progress progress("looking at records");
     options.progress = [&](int64_t done, int64_t of) { progress.show(done, of); };
     result = survey(*dataset, rows, text, options);
   }
-  if (!s.sheet.empty()) write_sheet(s, *dataset, rows, text, options.collate);
   if (!s.json) return print_text(result, options.collate.max_length);
   nlohmann::ordered_json json = {{"max_length", options.collate.max_length}, {"all", to_json(result.all)}};
   json["sources"] = nlohmann::ordered_json::object();
@@ -176,8 +155,9 @@ void add_data(CommandLine& line) {
   section.option("--records", s->records, "look at so many random ones only").in(1, 1e15);
   section.flag("--text_only", s->text_only, "leave the pictures undecoded: quicker, but broken ones go unseen");
   section.option("--workers", s->workers, "threads").in(0, 256);
-  section.option("--sheet", s->sheet, "folder for random samples that tools/contact_sheet.py draws");
-  section.option("--sheet_count", s->sheet_count, "of them").in(1, 1000);
+  section.option("--sheet", s->sheet,
+                 "FILE.png: random samples as the model sees them, learnt tokens green, cut ones red");
+  section.option("--sheet_count", s->sheet_count, "of them").in(1, 200);
   section.option("--seed", s->seed, "of what is random").in(0, 1e15);
   section.flag("--json", s->json, "one JSON object on standard output");
 }
