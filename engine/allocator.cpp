@@ -59,6 +59,7 @@ CachingAllocator::~CachingAllocator() {
 }
 
 CachingAllocator::Blocks::iterator CachingAllocator::take_segment(size_t bytes) {
+  if (fixed_) return blocks_.end();
   size_t size = round_up(std::max(bytes, kSegment), kHugePage);
   if (source_.cheap && bytes > kSegment) release_unused_locked();
   void* p = source_.take(size);
@@ -100,6 +101,7 @@ void* CachingAllocator::allocate(size_t bytes, MemoryClass memory_class) {
     block->second.size = size;
   }
   block->second.used = true;
+  trail_ = trail_ * 1099511628211u + reinterpret_cast<uintptr_t>(block->first);
   block->second.memory_class = memory_class;
 
   report_.in_use += static_cast<int64_t>(size);
@@ -196,7 +198,8 @@ std::string CachingAllocator::out_of_memory(size_t bytes) const {
               whole(report_.in_use), " MiB (", class_list(report_.by_class), "), reserved ", whole(report_.reserved),
               " MiB", source_.left ? text(", left on the device ", whole(left), " MiB") : "", "; at most ",
               whole(std::max(cached, left)),
-              " MiB would fit; largest blocks in MiB: ", largest.empty() ? "none" : largest);
+              " MiB would fit; largest blocks in MiB: ", largest.empty() ? "none" : largest,
+              fixed_ ? "; no more may be taken while launches are recorded" : "");
 }
 
 }  // namespace nanovlm

@@ -52,6 +52,12 @@ class CachingAllocator {
   void reset_peak();
   void release_unused();  // gives segments without a used block back to the system
 
+  // No segment is taken or given back while it is fixed: what does not fit is an error.
+  void fix(bool fixed) { fixed_ = fixed; }
+  // A digest of the addresses that were given out since start_trail().
+  void start_trail() { trail_ = 0; }
+  uint64_t trail() const { return trail_; }
+
  private:
   struct Block {
     size_t size = 0;
@@ -76,6 +82,8 @@ class CachingAllocator {
   FreeBlocks free_, free_large_;
   std::map<char*, size_t> segments_;
   MemoryReport report_;
+  bool fixed_ = false;
+  uint64_t trail_ = 0;
 };
 
 }  // namespace nanovlm

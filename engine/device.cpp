@@ -62,22 +62,6 @@ std::unique_ptr<cuda::Gpu> gpu_for([[maybe_unused]] DeviceKind kind) {
   return nullptr;
 }
 
-// Segments of the simt device come from the executor, which puts red zones round them.
-CachingAllocator::Source memory_of([[maybe_unused]] simt::Executor* executor, [[maybe_unused]] cuda::Gpu* gpu) {
-#if defined(NANOVLM_SIMT_KERNELS)
-  if (executor)
-    return {[executor](size_t bytes) { return executor->allocate(static_cast<int64_t>(bytes)); },
-            [executor](void* p, size_t) { executor->free(p); }};
-#endif
-#if defined(NANOVLM_CUDA_KERNELS)
-  // A block may be used again while kernels that were launched before still run: one stream keeps them in order.
-  if (gpu)
-    return {[gpu](size_t bytes) { return gpu->take(bytes); }, [gpu](void* p, size_t) { gpu->give_back(p); },
-            [gpu] { return gpu->free_bytes(); }};
-#endif
-  return CachingAllocator::host_memory();
-}
-
 }  // namespace
 
 DeviceContext::DeviceContext(DeviceKind kind)
@@ -86,7 +70,7 @@ DeviceContext::DeviceContext(DeviceKind kind)
       stream{nullptr},
       executor(executor_for(kind)),
       gpu(gpu_for(kind)),
-      memory(memory_of(executor.get(), gpu.get())),
+      memory(segments()),
       debug(debug_level()) {
 #if defined(NANOVLM_SIMT_KERNELS)
   if (executor) stream = executor->stream();
@@ -94,13 +78,34 @@ DeviceContext::DeviceContext(DeviceKind kind)
 #if defined(NANOVLM_CUDA_KERNELS)
   if (!gpu) return;
   stream = gpu->stream();
-  gpu->take_scratch = [this](size_t bytes) { return memory.allocate(bytes, MemoryClass::workspace); };
-  gpu->give_back_scratch = [this](void* p) { memory.free(p); };
+  // A call's scratch memory comes and goes while `source` is the same.
+  gpu->take_scratch = [this](size_t bytes) { return source->allocate(bytes, MemoryClass::workspace); };
+  gpu->give_back_scratch = [this](void* p) { source->free(p); };
 #endif
 }
 
+// Segments of the simt device come from the executor, which puts red zones round them.
+CachingAllocator::Source DeviceContext::segments() const {
+#if defined(NANOVLM_SIMT_KERNELS)
+  if (simt::Executor* const from = executor.get())
+    return {[from](size_t bytes) { return from->allocate(static_cast<int64_t>(bytes)); },
+            [from](void* p, size_t) { from->free(p); }};
+#endif
+#if defined(NANOVLM_CUDA_KERNELS)
+  // A block may be used again while kernels that were launched before still run: one stream keeps them in order.
+  if (cuda::Gpu* const from = gpu.get())
+    return {[from](size_t bytes) { return from->take(bytes); }, [from](void* p, size_t) { from->give_back(p); },
+            [from] { return from->free_bytes(); }};
+#endif
+  return CachingAllocator::host_memory();
+}
+
+std::string DeviceContext::memory_text() const {
+  return memory.report().text() + (recorded_memory ? "; recorded launches: " + recorded_memory->report().text() : "");
+}
+
 DeviceContext::~DeviceContext() {
-  if (debug >= 1 && memory.report().peak > 0) std::cerr << "memory: " << memory.report().text() << '\n';
+  if (debug >= 1 && memory.report().peak > 0) std::cerr << "memory: " << memory_text() << '\n';
   if (debug >= 2 && !profile.empty()) std::cerr << profile.table();
 }
 

@@ -30,6 +30,8 @@ struct DeviceContext {
   std::unique_ptr<simt::Executor> executor;  // for kind simt: runs the CUDA kernels; the stream leads to it
   std::unique_ptr<cuda::Gpu> gpu;            // for kind cuda; the stream leads to it
   CachingAllocator memory;
+  std::unique_ptr<CachingAllocator> recorded_memory;   // what recorded launches use, and nothing else: see recording.h
+  CachingAllocator* source = &memory;                  // where new storage comes from
   MemoryClass memory_class = MemoryClass::activation;  // what new storage is counted as; see MemoryScope
   bool launches_only = false;                          // see LaunchesOnly
   bool record_gradients = true;                        // see NoGrad in autograd.h
@@ -38,7 +40,9 @@ struct DeviceContext {
   Profile profile;                                     // of launches, from debug 2 on
 
   explicit DeviceContext(DeviceKind kind);
-  ~DeviceContext();  // prints memory (from debug 1) and the profile (from debug 2) on stderr
+  CachingAllocator::Source segments() const;  // where either takes its memory from
+  std::string memory_text() const;            // of both
+  ~DeviceContext();                           // prints memory (from debug 1) and the profile (from debug 2) on stderr
 };
 
 class Device {

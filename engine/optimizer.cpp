@@ -50,10 +50,11 @@ void AdamW::clip_grad_norm(double max_norm, const Tensor& norm) {
 void AdamW::update_all() {
   for (State& state : states_)
     if (state.parameter.grad().defined()) update(state, state.parameter.grad());
+  clip_ = only_if_finite_ = {};
 }
 
 void AdamW::end_step(bool taken) {
-  clip_ = only_if_finite_ = {};
+  only_if_finite_ = {};
   if (taken) ++t_;
 }
 

@@ -19,10 +19,10 @@ std::ostream& operator<<(std::ostream& out, const Shape& shape) {
 
 Storage::Storage(const Device& device, int64_t bytes)
     : device_(device),
-      data_(static_cast<char*>(
-          device.context().memory.allocate(static_cast<size_t>(bytes), device.context().memory_class))) {}
+      memory_(*device.context().source),
+      data_(static_cast<char*>(memory_.allocate(static_cast<size_t>(bytes), device.context().memory_class))) {}
 
-Storage::~Storage() { device_.context().memory.free(data_); }
+Storage::~Storage() { memory_.free(data_); }
 
 Tensor::Tensor(std::shared_ptr<Storage> storage, int64_t offset, Shape shape, Shape strides, DType dtype)
     : storage_(std::move(storage)),

@@ -30,6 +30,7 @@ class Storage {
 
  private:
   Device device_;
+  CachingAllocator& memory_;
   char* data_;
 };
 

@@ -19,19 +19,12 @@ struct Inputs {
   Tensor picture_rows, text_rows;  // where the decoder's rows come from
   Tensor label_rows, targets;      // undefined: no label counts
 
-  // Every tensor, undefined ones included, as f(tensor).
-  template <class F>
-  void tensors(F&& f) const {
-    for (const Tensor* x :
-         {&images, &vision, &pictures.bounds, &texts.bounds, &texts.key_mask, &texts.positions, &rope.cos, &rope.sin,
-          &ids.ids, &ids.target, &ids.starts, &ids.order, &picture_rows, &text_rows, &label_rows, &targets})
-      f(*x);
-  }
-
   // What the launches of a step depend on: all shapes. Two inputs of one form differ in their numbers alone.
   std::vector<int64_t> form() const;
   // Takes over the numbers of inputs of the same form, in place.
   void take(const Inputs& from) const;
+  // The same numbers in memory of its own.
+  Inputs clone() const;
 };
 
 }  // namespace nanovlm

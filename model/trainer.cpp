@@ -65,15 +65,11 @@ StepResult Trainer::step(const std::vector<Batch>& micro_batches, int64_t accumu
   std::vector<double> lrs;
   for (const Part& part : parts_) lrs.push_back(get_lr(number, part.lr, options_.max_steps));
 
-  const Device& device = model_.device();
   std::vector<Inputs> inputs;
   for (const Batch& batch : micro_batches) inputs.push_back(inputs_of(batch));
   optimizer_.begin_step(lrs);
   const size_t losses = inputs.size();
-  const Tensor numbers = empty({static_cast<int64_t>(losses + (wants_norm() ? 1 : 0))}, DType::f32, device);
-  launch(inputs, accumulation, numbers);
-
-  const std::vector<float> seen = to_host(numbers);
+  const std::vector<float> seen = to_host(run(inputs, accumulation));
   const auto bad = std::find_if(seen.begin(), seen.end(), [](float x) { return !std::isfinite(x); });
   optimizer_.end_step(bad == seen.end());
   if (const auto i = static_cast<size_t>(bad - seen.begin()); i < losses)
@@ -84,12 +80,58 @@ StepResult Trainer::step(const std::vector<Batch>& micro_batches, int64_t accumu
   return result;
 }
 
-// All kernels of a step. numbers: the losses and, where it is wanted, the gradient's norm. They are read only once the
-// step is over, so the updates look for themselves whether these are finite.
+// Room for the losses and, where it is wanted, the gradient's norm.
+Tensor Trainer::numbers_for(size_t losses) const {
+  return empty({static_cast<int64_t>(losses + (wants_norm() ? 1 : 0))}, DType::f32, model_.device());
+}
+
+Tensor Trainer::run(const std::vector<Inputs>& micro_batches, int64_t accumulation) {
+  const int debug = model_.device().context().debug;  // from 2 on each launch is looked at
+  if (options_.recorded && debug < 2) return run_recorded(micro_batches, accumulation);
+  Tensor numbers = numbers_for(micro_batches.size());
+  std::optional<LaunchesOnly> launches_only;
+  if (debug < 4) launches_only.emplace(model_.device());  // from 4 on every number is
+  launch(micro_batches, accumulation, numbers);
+  return numbers;
+}
+
+Tensor Trainer::run_recorded(const std::vector<Inputs>& micro_batches, int64_t accumulation) {
+  constexpr size_t kMost = 64, kMostRehearsed = 4096;  // recordings, each of which keeps its inputs; forms
+  const Device& device = model_.device();
+  Form form = {accumulation};
+  for (const Inputs& in : micro_batches) {
+    const Form one = in.form();
+    form.insert(form.end(), one.begin(), one.end());
+  }
+
+  if (const auto known = recorded_.find(form); known != recorded_.end()) {
+    RecordedStep& step = known->second;
+    for (size_t i = 0; i < micro_batches.size(); ++i) step.inputs[i].take(micro_batches[i]);
+    step.recording->replay();
+    return step.numbers;
+  }
+  const Tensor numbers = numbers_for(micro_batches.size());
+  if (!rehearsed_.contains(form) || recorded_.size() == kMost) {
+    const bool settled = Recording::rehearse(device, [&] { launch(micro_batches, accumulation, numbers); });
+    // Where the pool has grown, forms that were settled may find other memory now.
+    if (!settled || rehearsed_.size() == kMostRehearsed) rehearsed_.clear();
+    if (settled) rehearsed_.insert(form);
+    return numbers;
+  }
+  RecordedStep step;
+  for (const Inputs& in : micro_batches) step.inputs.push_back(in.clone());
+  step.numbers = numbers;
+  step.recording = std::make_unique<Recording>(
+      device, [this, inputs = step.inputs, accumulation, numbers] { launch(inputs, accumulation, numbers); });
+  step.recording->replay();
+  recorded_.emplace(form, std::move(step));
+  return numbers;
+}
+
+// All kernels of a step. `numbers` are read only once it is over, so the updates look for themselves whether they are
+// finite.
 void Trainer::launch(const std::vector<Inputs>& micro_batches, int64_t accumulation, const Tensor& numbers) {
   const Device& device = model_.device();
-  std::optional<LaunchesOnly> launches_only;
-  if (device.context().debug < 4) launches_only.emplace(device);  // from 4 on every number is looked at
   Forward run;
   run.dtype = options_.dtype;
   const auto place = [&](int64_t i) { return numbers.slice(0, i, i + 1); };

@@ -1,11 +1,15 @@
 // One optimizer step of nanoVLM's training: forward and backward over the micro-batches, clipping, AdamW with two
 // rates, or one for each part.
 #pragma once
+#include <map>
+#include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "engine/optimizer.h"
+#include "engine/recording.h"
 #include "model/vision_cache.h"
 #include "model/vision_language_model.h"
 
@@ -22,6 +26,8 @@ struct TrainerOptions {
   Padding padding = Padding::packed;
   bool gradient_norm = false;      // report the norm even without clipping
   int64_t vision_cache_bytes = 0;  // of host memory, for what a frozen vision encoder made of pictures
+  // Record a step's launches where a batch's shapes come again, and start them as a whole (engine/recording.h).
+  bool recorded = false;
   AdamWOptions adamw;
 };
 
@@ -48,6 +54,7 @@ class Trainer {
   StepResult step(const std::vector<Batch>& micro_batches, int64_t accumulation = 0);
 
   int64_t steps() const { return optimizer_.steps(); }
+  size_t recordings() const { return recorded_.size(); }
   const VisionCache* vision_cache() const { return vision_cache_ ? &*vision_cache_ : nullptr; }  // null: there is none
 
  private:
@@ -60,13 +67,26 @@ class Trainer {
   static std::vector<ParameterGroup> groups_of(VisionLanguageModel& model, const std::vector<Part>& parts);
   Inputs inputs_of(const Batch& batch);
   bool wants_norm() const { return options_.max_grad_norm || options_.gradient_norm; }
+  Tensor numbers_for(size_t losses) const;
   void launch(const std::vector<Inputs>& micro_batches, int64_t accumulation, const Tensor& numbers);
+  Tensor run(const std::vector<Inputs>& micro_batches, int64_t accumulation);
+  Tensor run_recorded(const std::vector<Inputs>& micro_batches, int64_t accumulation);
 
   VisionLanguageModel& model_;
   TrainerOptions options_;
   std::vector<Part> parts_;
   AdamW optimizer_;
   std::optional<VisionCache> vision_cache_;
+
+  // Steps by the forms of their inputs. A recording reads its own inputs, which take over each batch's numbers.
+  struct RecordedStep {
+    std::vector<Inputs> inputs;
+    Tensor numbers;
+    std::unique_ptr<Recording> recording;
+  };
+  using Form = std::vector<int64_t>;
+  std::map<Form, RecordedStep> recorded_;
+  std::set<Form> rehearsed_;  // those whose memory is settled
 };
 
 }  // namespace nanovlm

@@ -153,6 +153,17 @@ class Train(unittest.TestCase):
         for cpu, simt in zip(losses["cpu"], losses["simt"], strict=True):
             self.assertAlmostEqual(cpu, simt, delta=1e-5 * max(1, abs(cpu)))
 
+    def test_recorded_steps_change_no_bit(self):
+        self.write_data()
+        losses = {}
+        for out, flags in (("plain", ()), ("recorded", ("--cuda_graph",))):
+            result = self.run_train(*self.data_arguments(out, "--dense", "true", "--epochs", "3",
+                                                         "--max_training_steps", "12", *flags))
+            self.assertEqual("recorded launches:" in result.stderr, out == "recorded")
+            losses[out] = [line["batch_loss"] for line in self.metrics(self.path(out)) if "batch_loss" in line]
+        self.assertEqual(len(losses["plain"]), 12)
+        self.assertEqual(losses["plain"], losses["recorded"])
+
     def test_a_run_starts_from_backbones_and_freezes_what_has_rate_0(self):
         self.write_data()
         with open(self.path("config.json"), "w") as file:

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/batch_file.h"
+#include "engine/recording.h"
 #include "engine/schedule.h"
 #include "model/trainer.h"
 #include "model/weights.h"
@@ -141,6 +142,65 @@ TEST_CASE("updating each parameter during the backward pass changes no bit") {
     losses.push_back(run.losses);
   }
   CHECK(losses[0] == losses[1]);
+}
+
+TEST_CASE("steps whose launches are recorded change no bit") {
+  const BatchFile file(fixture("train-v1/batches.safetensors"));
+  const std::vector<std::vector<Batch>> groups = {{file.read(0)}, {file.read(1), file.read(2), file.read(3)}};
+  for (const Device& device : devices())
+    for (const bool clipped : {false, true}) {
+      INFO("device: " << device.name() << (clipped ? ", clipped" : ", bf16"));
+      std::vector<std::vector<double>> losses(2);
+      std::vector<std::vector<float>> weights;
+      for (const bool recorded : {false, true}) {
+        VisionLanguageModel model = initial_model(device);
+        TrainerOptions options;
+        options.max_steps = 100;
+        options.dtype = clipped ? DType::f32 : DType::bf16;
+        if (clipped) options.max_grad_norm = 1;
+        options.recorded = recorded;
+        Trainer trainer(model, options);
+        for (int turn = 0; turn < 4; ++turn)
+          for (const std::vector<Batch>& group : groups)
+            for (const double loss : trainer.step(group).losses) losses[recorded].push_back(loss);
+        CHECK(trainer.recordings() == (recorded ? groups.size() : 0));
+        weights.push_back(to_host(model.MP.proj.weight));
+      }
+      CHECK(losses[0] == losses[1]);
+      CHECK(weights[0] == weights[1]);
+    }
+}
+
+TEST_CASE("recorded launches: memory that is not settled, that is kept, and other work in between") {
+  constexpr int64_t n = 1 << 20;
+  const auto all = [](float value) { return std::vector<float>(n, value); };
+  for (const Device& device : devices()) {
+    INFO("device: " << device.name());
+    const Tensor x = from_host(all(1), {n}, device), y = empty_like(x);
+    const auto work = [=] {
+      const Tensor doubled = scale(scale(x, 4.0f), 0.5f);
+      device.copy(y.data(), doubled.data(), y.bytes());
+    };
+    CHECK_FALSE(Recording::rehearse(device, work));
+    CHECK(Recording::rehearse(device, work));
+    Recording recording(device, work);
+    recording.replay();
+    CHECK(to_host(y) == all(2));
+    const Tensor between = scale(x, 3.0f);
+    copy_from_host(x, all(8).data(), x.bytes());
+    recording.replay();
+    CHECK(to_host(y) == all(16));
+    CHECK(to_host(between) == all(3));
+
+    Tensor kept;
+    CHECK_THROWS_WITH(Recording::rehearse(device, [&] { kept = scale(x, 1.0f); }),
+                      Catch::Contains("still in use after them"));
+    kept = {};
+    CHECK_THROWS_WITH(Recording::rehearse(device, [&] { x.slice(0, 0, 1).item(); }), Catch::Contains("launches only"));
+    const auto larger = [&] { zeros({int64_t{64} << 20}, DType::f32, device); };
+    CHECK_THROWS_WITH(Recording(device, larger).replay(), Catch::Contains("while launches are recorded"));
+    CHECK(to_host(scale(y, 0.5f)) == all(8));
+  }
 }
 
 TEST_CASE("bf16 training stays near autocast's") {

@@ -135,6 +135,7 @@ void Run::make_trainer() {
   options.dtype = dtype_of(train_.dtype);
   options.padding = train_.dense || ready_batches ? Padding::dense : Padding::packed;
   options.vision_cache_bytes = train_.vision_cache_mib << 20;
+  options.recorded = settings_.cuda_graph;
   options.adamw.beta2 = train_.beta2;
   options.adamw.weight_decay = train_.weight_decay;
   trainer_ = std::make_unique<Trainer>(model_, options);
@@ -259,8 +260,7 @@ void Run::finish() {
     log_.note(text("vision encoder: ", counts.found, " of ", counts.asked, " outputs were kept ones, ",
                    counts.kept_bytes >> 20, " MiB"));
   }
-  log_.note("memory: " + device_.context().memory.report().text() +
-            text("; resident at most ", peak_resident_mib(), " MiB"));
+  log_.note("memory: " + device_.context().memory_text() + text("; resident at most ", peak_resident_mib(), " MiB"));
   nlohmann::json summary = {
       {"steps", steps_},     {"seconds", seconds},
       {"samples", samples_}, {"avg_time_per_sample", seconds / static_cast<double>(std::max<int64_t>(samples_, 1))},

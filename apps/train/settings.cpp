@@ -19,6 +19,9 @@ void add_options(CommandLine& line, Settings& s) {
   line.option("--tokenizer", s.tokenizer,
               "tokenizer.json, or its folder; else lm_tokenizer where that is a folder, else the one in assets/");
   s.device.add_to(line);
+  line.flag("--cuda_graph", s.cuda_graph,
+            "record a step's launches for batches of one shape, and start them as a whole: as a CUDA graph on cuda; "
+            "shapes come again with --dense true");
   line.option("--out", s.out, "folder for the checkpoints and metrics.jsonl").required();
   line.option("--run_name", s.run_name, "else as nanoVLM names its runs");
   line.option("--hub_repo", s.hub_repo,

@@ -18,7 +18,7 @@ struct Settings {
   std::vector<std::string> train_dataset;
   std::map<std::string, std::optional<std::string>> fields;  // of either configuration, as typed
   int64_t micro_batches_per_epoch = 0;
-  bool hub_private = false, json = false;
+  bool hub_private = false, json = false, cuda_graph = false;
 };
 
 void add_options(CommandLine& line, Settings& settings);

@@ -35,6 +35,14 @@ std::string describe(const KernelLaunch& launch) {
          ", " + std::to_string(launch.shape.shared_bytes) + " bytes of dynamic shared memory)";
 }
 
+struct Replay {
+  size_t launches;
+};
+
+std::string describe(const Replay& replay) {
+  return "a graph of " + std::to_string(replay.launches) + " recorded launches";
+}
+
 std::string describe(const kernels::Matmul& a) { return describe_product(a.M, a.N, a.K, a.in, a.out); }
 
 }  // namespace
@@ -61,7 +69,7 @@ std::string why_absent() {
 
 // The newest launches, and how many there were since the last wait.
 struct Gpu::Launches {
-  std::deque<std::variant<KernelLaunch, kernels::Matmul>> newest;
+  std::deque<std::variant<KernelLaunch, kernels::Matmul, Replay>> newest;
   int64_t count = 0;
 
   std::string text() const {
@@ -179,5 +187,6 @@ void Gpu::note(const Launch& launch) {
 
 void Gpu::launched(const char* name, const kernels::LaunchShape& shape) { note(KernelLaunch{name, shape}); }
 void Gpu::launched(const kernels::Matmul& product) { note(product); }
+void Gpu::replayed(size_t launches) { note(Replay{launches}); }
 
 }  // namespace nanovlm::cuda

@@ -73,6 +73,8 @@ class Gpu {
   // Called after each launch. Throws where it was refused.
   void launched(const char* name, const kernels::LaunchShape& shape);
   void launched(const kernels::Matmul& product);
+  void replayed(size_t launches);  // after a graph was started
+  bool waits_for_launches() const { return options_.synchronous; }
 
  private:
   struct Launches;  // since the last wait
