@@ -92,9 +92,6 @@ int main(int argc, char** argv) {
     for (const DType dtype : request.dtypes) {
       Case c{"step", "step", dtype, {{"batch", B}}, 0, 0};
       c.limits.sectors = 1.35;
-      if (dtype == DType::bf16)
-        c.excesses = {
-            {"head_cross_entropy_join", "sectors", 1.7, "it reads two numbers a row and tile: 5 KB of a step"}};
       c.make = [=, device = request.device](uint64_t seed) { return instance_of(B, dtype, device, seed); };
       cases.push_back(std::move(c));
     }

@@ -1,7 +1,7 @@
 // Cross entropy on a GPU: a block a row. Each thread keeps the maximum of what it has seen and the sum of exponentials
 // relative to it; the block joins them; a second sweep writes the gradient. Blocks are as large as they may be, so that
-// few rows are under way at a time: 264 of 49152 logits are 52 MB, which an H100's L2 cache (50 MB) all but holds for the
-// second sweep. fp32 arithmetic; two exp an element. Bound by memory.
+// few rows are under way at a time: 264 of 49152 logits are 52 MB, which an H100's L2 cache (50 MB) all but holds for
+// the second sweep. fp32 arithmetic; two exp an element. Bound by memory.
 #include "kernels/cross_entropy/cross_entropy.h"
 
 #include "kernels/cross_entropy/finite.cuh"

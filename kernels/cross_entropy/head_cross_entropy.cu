@@ -79,12 +79,14 @@ __global__ void join_tiles_kernel(const MaxSum* tiles, const float* at_target, M
   const int64_t row = int64_t(blockIdx.x) * kRowsABlock + thread_in_block() / kWarp;
   if (row >= R) return;  // a whole warp
   const int lane = thread_in_block() % kWarp;
+  // Both numbers by one access, where one alone would do too: a sector has them next to each other.
+  const auto tile = [&](int64_t i) { return load_floats<2>(&tiles[row * count + i].max); };
   float max = -INFINITY, sum = 0;
-  for (int64_t i = lane; i < count; i += kWarp) max = fmaxf(max, tiles[row * count + i].max);
+  for (int64_t i = lane; i < count; i += kWarp) max = fmaxf(max, tile(i)[0]);
   max = warp_max(max);
   for (int64_t i = lane; i < count; i += kWarp) {
-    const MaxSum tile = tiles[row * count + i];
-    sum += tile.sum * expf(tile.max - finite(max));
+    const Vec<float, 2> statistics = tile(i);
+    sum += statistics[1] * expf(statistics[0] - finite(max));
   }
   sum = warp_sum(sum);
   if (lane != 0) return;

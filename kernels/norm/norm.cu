@@ -11,7 +11,9 @@
 namespace nanovlm::kernels {
 namespace {
 
-constexpr int kWarps = 8;       // a block
+constexpr int kWarps = 8;  // a block
+constexpr int kBackwardWarps =
+    4;                          // a block of the gradient, whose lanes need 144 registers: three fit a multiprocessor
 constexpr int kChunkRows = 64;  // rows whose dw one block adds up
 constexpr int kHeldSteps = 6;   // a lane holds this many quads of a row
 constexpr int kHeldColumns = kHeldSteps * kWarp * 4;
@@ -86,18 +88,19 @@ __device__ void add_line(float* shared, float* global, int turn, Vec<float, 4> p
     const Vec<float, 4> before = ld16(shared);
     for (int i = 0; i < 4; ++i) part[i] += before[i];
   }
-  st16(turn < kWarps - 1 ? shared : global, part);
+  st16(turn < kBackwardWarps - 1 ? shared : global, part);
 }
 
 // dx, and for held rows the chunk's part of dw and db: a line of `parts` [chunks, 2, C], or none where parts is null.
 template <class T, bool kCentered, bool kHeld>
-__global__ void norm_backward_kernel(const LayerNormBackward a, float* parts) {
+__global__ void __launch_bounds__(kBackwardWarps* kWarp, 3)
+    norm_backward_kernel(const LayerNormBackward a, float* parts) {
   constexpr int kWidth = kHeld ? 4 : 1;
   const int warp = thread_in_block() / kWarp;
   const int64_t first = int64_t(blockIdx.x) * kChunkRows, end = min(first + kChunkRows, a.R);
   Vec<float, kWidth> dw[kHeld ? kHeldSteps : 1] = {}, db[kHeld ? kHeldSteps : 1] = {};
 
-  for (int64_t row = first + warp; row < end; row += kWarps) {
+  for (int64_t row = first + warp; row < end; row += kBackwardWarps) {
     const T* dy = static_cast<const T*>(a.dy) + row * a.C;
     const float* x = a.x + row * a.C;
     const float m = kCentered ? a.m[row] : 0, r = a.r[row];
@@ -141,7 +144,7 @@ __global__ void norm_backward_kernel(const LayerNormBackward a, float* parts) {
     if (!parts) return;
     GPU_SHARED(float, lines, [2][kHeldColumns]);
     float* line = parts + int64_t(blockIdx.x) * 2 * a.C;
-    for (int turn = 0; turn < kWarps; ++turn) {  // warps add in turn: a fixed order
+    for (int turn = 0; turn < kBackwardWarps; ++turn) {  // warps add in turn: a fixed order
       if (turn == warp)
         for_lane_columns<true>(a.C, [&](int step, int64_t c) {
           add_line(&lines[0][c], line + c, turn, dw[step]);
@@ -193,7 +196,7 @@ void forward(const char* name, const LayerNorm& a, Stream stream) {
 template <bool kCentered>
 void backward(const char* name, const LayerNormBackward& a, Stream stream) {
   const int64_t chunks = ceil_div(a.R, kChunkRows);
-  const LaunchShape shape{chunks, kWarps * kWarp, 0, stream};
+  const LaunchShape shape{chunks, kBackwardWarps * kWarp, 0, stream};
   with_float(a.dtype, [&]<class T>(Type<T>) {
     float* const none = nullptr;
     if (!holds_rows(a.C)) {
