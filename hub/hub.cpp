@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
+#include <set>
 
 #include "hub/blob.h"
 #include "hub/cache.h"
@@ -26,11 +28,41 @@ std::vector<std::string> absent(const std::vector<std::string>& patterns, const 
   return names;
 }
 
+// The names in the folder that a pattern is about, or in the topmost one where it does not exist: folders end in "/".
+std::string names_beside(const std::string& pattern, const std::vector<std::string>& all) {
+  constexpr size_t kNames = 100;
+  std::string folder = pattern.substr(0, pattern.rfind('/', pattern.find_first_of("*?[")) + 1);
+  const auto inside = [&](const std::string& path) { return path.starts_with(folder); };
+  if (std::none_of(all.begin(), all.end(), inside)) folder.clear();
+  std::set<std::string> names;
+  for (const std::string& path : all) {
+    if (!inside(path)) continue;
+    const size_t slash = path.find('/', folder.size());
+    names.insert(slash == path.npos ? path.substr(folder.size())
+                                    : path.substr(folder.size(), slash + 1 - folder.size()));
+  }
+  std::vector<std::string> listed(names.begin(), names.end());
+  if (listed.size() > kNames) {
+    listed.resize(kNames);
+    listed.push_back("...");
+  }
+  return in_list(listed);
+}
+
+// `files` match the patterns, among those that `all` gives.
 void check_found(const std::string& place, const std::vector<std::string>& patterns,
-                 const std::vector<std::string>& files) {
+                 const std::vector<std::string>& files, const std::function<std::vector<std::string>()>& all) {
   const std::vector<std::string> missing = absent(patterns, files);
   check(missing.empty(), place, ": expected ", in_list(missing), ", found none of that name");
-  check(!files.empty(), place, ": expected a file that matches ", in_list(patterns), ", found none");
+  if (files.empty())
+    fail(place, ": expected a file that matches ", in_list(patterns), ", found none among ",
+         names_beside(patterns.front(), all()));
+}
+
+std::vector<std::string> paths_of(const Listing& listing) {
+  std::vector<std::string> paths;
+  for (const Entry& entry : listing.entries) paths.push_back(entry.path);
+  return paths;
 }
 
 class Resolver {
@@ -103,7 +135,7 @@ class Resolver {
   Snapshot finish(const Listing& listing) const {
     Snapshot snapshot{cache_.snapshot(listing.commit), listing.commit, {}, {}};
     for (const Entry* entry : wanted(listing)) snapshot.files.push_back(entry->path);
-    check_found(place(), patterns_, snapshot.files);
+    check_found(place(), patterns_, snapshot.files, [&] { return paths_of(listing); });
     snapshot.folder = fs::canonical(snapshot.folder).string();
     return snapshot;
   }
@@ -113,7 +145,7 @@ class Resolver {
     for (const Entry* entry : wanted(listing)) files.push_back(entry->path);
     for (const std::string& name : absent(patterns_, files))
       if (is_file_name(name)) cache_.note_missing(listing.commit, name);
-    check_found(place(), patterns_, files);
+    check_found(place(), patterns_, files, [&] { return paths_of(listing); });
     for (const Entry* entry : wanted(listing)) {
       if (cache_.has_file(listing.commit, *entry)) continue;
       fetch_blob(client_, repository_, listing.commit, *entry, cache_, progress_);
@@ -136,7 +168,7 @@ class Resolver {
     // Fetched by a Python client that keeps no listings: what is there counts.
     const std::string folder = fs::canonical(cache_.snapshot(*commit)).string();
     Snapshot snapshot{folder, *commit, files_below(folder, patterns_), {}};
-    check_found(text(place(), " in ", folder), patterns_, snapshot.files);
+    check_found(text(place(), " in ", folder), patterns_, snapshot.files, [&] { return files_below(folder, {"**"}); });
     return snapshot;
   }
 
@@ -157,7 +189,7 @@ Snapshot resolve_snapshot(const std::string& name, const std::string& revision, 
   if (fs::is_directory(name, error)) {
     const std::string folder = fs::canonical(name).string();
     Snapshot snapshot{folder, "", files_below(folder, files), {}};
-    check_found(name, files, snapshot.files);
+    check_found(name, files, snapshot.files, [&] { return files_below(folder, {"**"}); });
     return snapshot;
   }
   check(is_repo_name(name), "\"", name,

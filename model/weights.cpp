@@ -70,7 +70,8 @@ std::vector<std::pair<std::string, Tensor>> checkpoint_tensors(VisionLanguageMod
   return tensors;
 }
 
-void save_checkpoint(VisionLanguageModel& model, const std::string& folder) {
+void save_checkpoint(VisionLanguageModel& model, const std::string& folder,
+                     const std::map<std::string, std::string>& others) {
   namespace fs = std::filesystem;
   const fs::path target = fs::path(folder).lexically_normal();
   const fs::path temporary = target.string() + ".tmp-" + std::to_string(getpid()), old = target.string() + ".old";
@@ -79,6 +80,7 @@ void save_checkpoint(VisionLanguageModel& model, const std::string& folder) {
   fs::create_directories(temporary, error);
   check(!error, temporary.string(), ": can't be created: ", error.message());
 
+  for (const auto& [name, contents] : others) write_file((temporary / name).string(), contents);
   write_file((temporary / "config.json").string(), to_json_text(model.config));
   std::map<std::string, std::string> metadata;  // what safetensors' save_model notes
   if (model.decoder.tied()) metadata[kEmbedding] = kHead;

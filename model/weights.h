@@ -1,5 +1,6 @@
 // Checkpoints in nanoVLM's own format: a folder with config.json and model.safetensors.
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
@@ -17,8 +18,10 @@ void load_weights(VisionLanguageModel& model, const std::string& path, std::vect
 VisionLanguageModel load_checkpoint(const std::string& folder, const Device& device,
                                     std::vector<std::string>& warnings);
 
-// Writes both, whole or not at all: a temporary folder beside it is renamed into place, replacing an older checkpoint.
-void save_checkpoint(VisionLanguageModel& model, const std::string& folder);
+// Writes both and `others`, files by their names, whole or not at all: a temporary folder beside it is renamed into
+// place, replacing an older checkpoint.
+void save_checkpoint(VisionLanguageModel& model, const std::string& folder,
+                     const std::map<std::string, std::string>& others = {});
 
 // Every parameter by its name in a checkpoint, `decoder.head.weight` for a tied pair, and the buffer inv_freq: what
 // nanoVLM saves.

@@ -481,6 +481,130 @@ class Programs(HubTest):
         self.assertEqual((code, "last: saved, but not pushed: " in err), (1, True), err)
 
 
+def bytes_below(*folder, change=lambda path: path):
+    """The files of a fixture by their names, changed where a repository names them otherwise."""
+    folder = os.path.join(ROOT, "tests", "fixtures", *folder)
+    files = {}
+    for name in os.listdir(folder):
+        with open(os.path.join(folder, name), "rb") as file:
+            files[change(name)] = file.read()
+    return files
+
+
+class WholeRun(HubTest):
+    """Everything that a run needs and leaves, by names on the Hub alone: backbones, tokenizer, data set, push."""
+
+    SETTINGS = {
+        "vlm": {"vit_model_type": "someone/vision", "lm_model_type": "someone/language", "vit_img_size": 32,
+                "lm_tokenizer": "someone/tokenizer", "lm_vocab_size": 512, "vit_patch_size": 8,
+                "IMAGE_TOKEN_LENGTH": 4, "lm_max_length": 512, "TOTAL_SEQUENCE_LENGTH": 516},
+        "train": {"batch_size": 4, "epochs": 1, "val_ratio": 0.1, "max_training_steps": 2, "lr_backbones": 0.001,
+                  "workers": 0, "max_no_loss_share": 0.5},
+    }
+
+    def setUp(self):
+        super().setUp()
+        parquet = bytes_below("data")
+        self.hub.add_repo("someone/vision", bytes_below("backbones", "siglip"))
+        self.hub.add_repo("someone/language", bytes_below("backbones", "llama-sharded"))
+        self.hub.add_repo("someone/tokenizer", bytes_below("tokenizer", "tiny"))
+        self.hub.add_repo("someone/cauldron", {
+            "README.md": b"# Data\n",
+            "ai2d/train-00000-of-00002-0a1b.parquet": parquet["cauldron.parquet"],
+            "ai2d/train-00001-of-00002-2c3d.parquet": parquet["cauldron-zstd.parquet"],
+            "ai2d/test-00000-of-00001.parquet": parquet["cauldron-gzip.parquet"],
+            "vqav2/train-00000-of-00001.parquet": parquet["cauldron-gzip.parquet"],
+        }, kind="dataset")
+        self.hub.add_repo("someone/mmstar", {"mmstar.parquet": parquet["mmstar.parquet"]}, kind="dataset")
+        self.config = os.path.join(self.home, "config.json")
+        with open(self.config, "w", encoding="utf-8") as file:
+            json.dump(self.SETTINGS, file)
+        file = os.path.join(ROOT, "tests", "fixtures", "data", "mmstar.parquet")
+        if "found one without Arrow" in self.run_program("inspect", "data", file, "--text_only")[2]:
+            self.skipTest("a build that does not read Parquet")
+
+    def done(self, *arguments, code=0, **environment):
+        result = self.run_program(*arguments, **environment)
+        self.assertEqual(result[0], code, result)
+        self.assertEqual(self.hub.leaks(), [])
+        self.check_cache()
+        return result[1] if code == 0 else result[2]
+
+    def train(self, out, *arguments, **environment):
+        self.done("train", "--config", self.config, "--train_dataset", "someone/cauldron:ai2d@0.5",
+                  "someone/cauldron:vqav2", "--out", os.path.join(self.home, out), *arguments, **environment)
+
+    def weights(self, out):
+        with open(os.path.join(self.home, out, "last", "model.safetensors"), "rb") as file:
+            return file.read()
+
+    def test_a_run_by_names_alone_and_again_without_a_network(self):
+        self.train("first", "--hub_repo", "someone/trained", HF_TOKEN=TOKEN)
+        asked = {path for _, method, path, _ in self.hub.requests if method == "GET"}
+        self.assertFalse([path for path in asked if "test-00000" in path])  # only what the run needs
+        pushed = self.hub.repos[("model", "someone/trained")]
+        files = pushed.commits[pushed.refs["main"]]
+        self.assertEqual(files["model.safetensors"], self.weights("first"))
+        self.assertEqual(files["tokenizer.json"], bytes_below("tokenizer", "tiny")["tokenizer.json"])
+        self.assertEqual(json.loads(files["config.json"])["lm_hidden_dim"], 48)
+
+        self.hub.requests.clear()
+        self.train("again", HF_HUB_OFFLINE="1")
+        self.assertEqual(self.hub.requests, [])
+        self.assertEqual(self.weights("again"), self.weights("first"))
+
+        ask = ("--hf_model", "someone/trained", "--image", Programs.PICTURE, "--max_new_tokens", "3", "--greedy",
+               "--generations", "1", "--json")
+        online = self.done("generate", *ask)
+        self.hub.requests.clear()
+        self.assertEqual(json.loads(self.done("generate", *ask, HF_HUB_OFFLINE="1"))["generations"],
+                         json.loads(online)["generations"])
+        self.assertEqual(self.hub.requests, [])
+        result = self.done("eval", "--hf_model", "someone/trained", "--dataset", "someone/mmstar", "--split", "val",
+                           "--task", "mmstar", "--json")
+        self.assertEqual(json.loads(result)["questions"], 16)
+
+    def test_a_resumed_run_keeps_its_checkpoint_s_tokenizer(self):
+        self.train("first", "--hub_repo", "someone/trained", HF_TOKEN=TOKEN)
+        for start in (os.path.join(self.home, "first", "last"), "someone/trained"):
+            self.train("second", "--checkpoint", start)
+            for name, data in bytes_below("tokenizer", "tiny").items():
+                with open(os.path.join(self.home, "second", "last", name), "rb") as file:
+                    self.assertEqual(file.read(), data, name)
+
+    def test_data_is_looked_at_by_name(self):
+        sheet = os.path.join(self.home, "sheet.png")
+        look = ("inspect", "data", "someone/cauldron:all", "--image_size", "8", "--json")
+        online = self.done(*look, "--sheet", sheet)
+        self.assertEqual(sorted(json.loads(online)["sources"]), ["ai2d", "docvqa", "synthetic", "vqav2"])
+        self.assertEqual(json.loads(online)["all"]["records"], 3 * 64)
+        self.assertTrue(os.path.exists(sheet))
+        self.hub.requests.clear()
+        self.assertEqual(self.done(*look, HF_HUB_OFFLINE="1"), online)
+        self.assertEqual(self.hub.requests, [])
+
+    def test_what_a_name_does_not_find_is_said_with_what_there_is(self):
+        at = "inspect: someone/cauldron at main: expected a file that matches "
+        for arguments, message in (
+            (["someone/cauldron"], at + "train*.parquet, data/train*.parquet, *.parquet, found none among README.md, "
+             "ai2d/, vqav2/"),
+            (["someone/cauldron:nosuch"], at + "nosuch/train*.parquet, found none among README.md, ai2d/, vqav2/"),
+            (["someone/cauldron:vqav2", "--split", "val"], at + "vqav2/val*.parquet, found none among "
+             "train-00000-of-00001.parquet"),
+            (["someone/nothing"], "RepoNotFound"),
+            (["nothing"], "inspect: nothing: expected a data set, found no file and no folder of this name"),
+        ):
+            with self.subTest(arguments=arguments):
+                said = self.done("inspect", "data", *arguments, "--text_only", code=1)
+                self.assertIn(message, said)
+                self.assertEqual(said.count("\n"), 1)
+        said = self.done("train", "--config", self.config, "--train_dataset", "someone/cauldron:ai2d", "--out",
+                         os.path.join(self.home, "none"), "--lm_model_type", "someone/none", code=1)
+        self.assertIn("--lm_model_type", said)
+        self.assertIn("RepoNotFound", said)
+        self.assertFalse(os.path.exists(os.path.join(self.home, "none")))
+
+
 @unittest.skipUnless(importlib.util.find_spec("huggingface_hub"), "huggingface_hub is not installed")
 class PythonClient(HubTest):
     """The client against the stub, and on one cache with our programs."""

@@ -2,6 +2,8 @@
 
 #include <filesystem>
 
+#include "apps/common/pretrained.h"
+#include "engine/file.h"
 #include "model/weights.h"
 
 namespace nanovlm {
@@ -12,12 +14,21 @@ DType dtype_of(const std::string& name) {
   return name == "f32" ? DType::f32 : DType::bf16;
 }
 
+namespace {
+
+const char kOurTokenizer[] = NANOVLM_ASSETS "/tokenizer/tokenizer.json";
+
+std::string tokenizer_path(const std::string& given, const std::string& checkpoint) {
+  if (!given.empty()) return fs::is_directory(given) ? (fs::path(given) / "tokenizer.json").string() : given;
+  const fs::path beside = fs::path(checkpoint) / "tokenizer.json";
+  return fs::exists(beside) ? beside.string() : kOurTokenizer;
+}
+
+}  // namespace
+
 PromptTokenizer load_tokenizer(const std::string& given, const std::string& checkpoint, const VLMConfig& config,
                                std::vector<std::string>& warnings) {
-  const fs::path beside = fs::path(checkpoint) / "tokenizer.json";
-  const std::string path = !given.empty()       ? given
-                           : fs::exists(beside) ? beside.string()
-                                                : std::string(NANOVLM_ASSETS) + "/tokenizer/tokenizer.json";
+  const std::string path = tokenizer_path(given, checkpoint);
   PromptTokenizer text = PromptTokenizer::load(path);
   check(text.tokenizer.vocab_size() <= config.lm_vocab_size, path, ": expected at most ", config.lm_vocab_size,
         " tokens, as the model in ", checkpoint, " has, found ", text.tokenizer.vocab_size());
@@ -25,6 +36,20 @@ PromptTokenizer load_tokenizer(const std::string& given, const std::string& chec
     warnings.push_back(nanovlm::text(path, ": the end token is ", text.eos_id, ", but the model's lm_eos_token_id is ",
                                      config.lm_eos_token_id, "; generation ends at the latter"));
   return text;
+}
+
+std::map<std::string, std::string> tokenizer_files(const std::string& given, const std::string& checkpoint) {
+  constexpr int64_t kMaxBytes = int64_t{256} << 20;
+  const fs::path path = tokenizer_path(given, checkpoint);
+  std::map<std::string, std::string> files;
+  if (fs::exists(kOurTokenizer) && fs::equivalent(path, kOurTokenizer)) return files;
+  for (const char* name : kTokenizerFiles) {
+    const fs::path file = files.empty() ? path : path.parent_path() / name;
+    if (!fs::exists(file)) continue;
+    const std::vector<uint8_t> bytes = File::open(file.string()).read_all(kMaxBytes);
+    files[name] = std::string(bytes.begin(), bytes.end());
+  }
+  return files;
 }
 
 LoadedModel LoadedModel::load(const std::string& checkpoint, const std::string& tokenizer, const Device& device,

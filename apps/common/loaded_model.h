@@ -1,5 +1,6 @@
 // A checkpoint ready to be asked: its weights, and the tokenizer that goes with them.
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,10 @@ DType dtype_of(const std::string& name);
 // under assets/. Errors: nothing is there, or it has more tokens than the model.
 PromptTokenizer load_tokenizer(const std::string& given, const std::string& checkpoint, const VLMConfig& config,
                                std::vector<std::string>& warnings);
+
+// The files of the tokenizer that load_tokenizer takes, by their names, to be kept with what is trained with it; none
+// for the one under assets/, which the programs have.
+std::map<std::string, std::string> tokenizer_files(const std::string& given, const std::string& checkpoint);
 
 struct LoadedModel {
   VisionLanguageModel model;  // for inference in `dtype`

@@ -74,7 +74,9 @@ hub::Snapshot fetch_snapshot(const std::string& program, const std::string& name
 
 std::string pretrained_folder(const std::string& program, const std::string& name, const std::string& revision) {
   if (fs::is_directory(name)) return name;
-  return fetch_snapshot(program, name, revision, {"config.json", "model.safetensors", "tokenizer*.json"}).folder;
+  return fetch_snapshot(program, name, revision,
+                        {"config.json", "model.safetensors", "tokenizer*.json", "special_tokens_map*.json"})
+      .folder;
 }
 
 std::string model_card(const std::string& repository) {
@@ -120,7 +122,9 @@ void check_can_push(const std::string& repository) {
 
 std::string push_to_hub(const std::string& checkpoint, const std::string& repository, bool is_private) {
   const TemporaryFolder folder;
-  for (const char* name : {"config.json", "model.safetensors", "tokenizer.json", "README.md"}) {
+  std::vector<std::string> names(std::begin(kTokenizerFiles), std::end(kTokenizerFiles));
+  names.insert(names.end(), {"config.json", "model.safetensors", "README.md"});
+  for (const std::string& name : names) {
     const fs::path file = fs::absolute(checkpoint) / name;
     if (fs::exists(file)) fs::create_symlink(file, folder.path() / name);
   }

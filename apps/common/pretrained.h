@@ -8,6 +8,9 @@
 
 namespace nanovlm {
 
+// What belongs to a tokenizer; the last two say which token ends a text, and may be missing.
+inline constexpr const char* kTokenizerFiles[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"};
+
 // The checkpoint that a program loads, as its command line says it.
 class CheckpointOption {
  public:
@@ -43,8 +46,8 @@ std::string model_card(const std::string& repository);
 // push.
 void check_can_push(const std::string& repository);
 
-// Uploads a checkpoint's config.json, model.safetensors, tokenizer.json where there is one, and a model card, unless
-// the folder has a README.md. Returns the repository's address.
+// Uploads a checkpoint's config.json, model.safetensors, the tokenizer where there is one, and a model card, unless the
+// folder has a README.md. Returns the repository's address.
 std::string push_to_hub(const std::string& checkpoint, const std::string& repository, bool is_private);
 
 }  // namespace nanovlm

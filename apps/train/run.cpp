@@ -86,13 +86,13 @@ Run::Run(const Settings& settings, const RunConfig& config)
       model_(starting_model(config, device_, warnings_)) {
   for (const std::string& warning : warnings_) log_.note("warning: " + warning);
   say(nanovlm::describe(config));
-  open_batches();
+  open_batches(config);
   make_trainer();
 }
 
-void Run::open_batches() {
+void Run::open_batches(const RunConfig& config) {
   if (settings_.batches.empty())
-    open_dataset_batches();
+    open_dataset_batches(config);
   else
     source_ = std::make_unique<FileBatches>(settings_.batches, settings_.micro_batches_per_epoch, train_);
   const int64_t micro = source_->micro_batches_per_epoch(), k = train_.gradient_accumulation_steps;
@@ -100,13 +100,15 @@ void Run::open_batches() {
   steps_ = train_.max_training_steps > 0 ? std::min(all, train_.max_training_steps) : all;
 }
 
-void Run::open_dataset_batches() {
+void Run::open_dataset_batches(const RunConfig& config) {
   const VLMConfig& vlm = model_.config;
   const auto rows = open_dataset_argument(settings_.train_dataset);
   const Split split = split_rows(
       *rows, {static_cast<uint64_t>(train_.seed), train_.data_cutoff_idx, train_.val_ratio, row_order(train_)});
   std::vector<std::string> warnings;
-  const PromptTokenizer tokenizer = load_tokenizer(settings_.tokenizer, tokenizer_folder(vlm), vlm, warnings);
+  const std::string folder = tokenizer_folder(config, vlm);
+  const PromptTokenizer tokenizer = load_tokenizer(settings_.tokenizer, folder, vlm, warnings);
+  tokenizer_files_ = tokenizer_files(settings_.tokenizer, folder);
   for (const std::string& warning : warnings) log_.note("warning: " + warning);
 
   check_loss(*rows, split, tokenizer, train_, vlm);
@@ -226,7 +228,7 @@ void Run::validate(int64_t step, double tokens_per_second) {
   say(line);
   if (std::isfinite(val_loss) && (!best_ || val_loss < *best_)) {
     best_ = val_loss;
-    save_checkpoint(model_, settings_.out + "/best");
+    save_checkpoint(model_, settings_.out + "/best", tokenizer_files_);
   }
 }
 
@@ -251,7 +253,7 @@ void Run::end_epoch(int64_t step, Epoch& epoch) {
 
 void Run::finish() {
   const std::string last = settings_.out + "/last";
-  save_checkpoint(model_, last);
+  save_checkpoint(model_, last, tokenizer_files_);
   const double seconds = log_.seconds();
   const std::string report = source_->report();
   if (!report.empty()) log_.note(report);

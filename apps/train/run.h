@@ -1,5 +1,6 @@
 // A training run: what is opened before it, its steps, and what it leaves behind.
 #pragma once
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,8 +29,8 @@ class Run {
     double loss = 0, start = 0;  // sum of the steps' mean losses; seconds
   };
 
-  void open_batches();
-  void open_dataset_batches();
+  void open_batches(const RunConfig& config);
+  void open_dataset_batches(const RunConfig& config);
   void make_trainer();
   StepResult take(const StepBatches& work, int64_t step);
   void record(int64_t step, const StepResult& result, double tokens_per_second);
@@ -47,6 +48,7 @@ class Run {
   std::unique_ptr<BatchSource> source_;
   std::unique_ptr<Trainer> trainer_;
   EvaluationData validation_;
+  std::map<std::string, std::string> tokenizer_files_;  // saved with the model; none of the one under assets/
   std::string name_;
   int64_t steps_ = 0, samples_ = 0;
   double loss_ = 0;  // of the last micro-batch

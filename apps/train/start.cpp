@@ -41,7 +41,11 @@ VisionLanguageModel starting_model(const RunConfig& config, const Device& device
   return model;
 }
 
-std::string tokenizer_folder(const VLMConfig& config) {
+std::string tokenizer_folder(const RunConfig& run, const VLMConfig& config) {
+  if (run.train.resume_from_vlm_checkpoint) {
+    const std::string folder = pretrained_folder("train", run.vlm.vlm_checkpoint_path);
+    if (std::filesystem::exists(std::filesystem::path(folder) / kTokenizerFiles[0])) return folder;
+  }
   const std::string& name = config.lm_tokenizer;
   if (std::filesystem::is_directory(name)) return name;
   const bool ours = name.empty() || name == "HuggingFaceTB/cosmo2-tokenizer" || name == "HuggingFaceTB/SmolLM2-135M";

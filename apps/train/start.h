@@ -15,8 +15,8 @@ void find_backbones(RunConfig& config);
 // The checkpoint in vlm_checkpoint_path, or a drawn model with its backbones' weights.
 VisionLanguageModel starting_model(const RunConfig& config, const Device& device, std::vector<std::string>& warnings);
 
-// The folder of lm_tokenizer. Empty, which stands for the tokenizer in assets/, where that is SmolLM2's or no backbone
-// is loaded.
-std::string tokenizer_folder(const VLMConfig& config);
+// The folder of the tokenizer: a resumed checkpoint's own, else that of `config`'s lm_tokenizer. Empty, which stands
+// for the tokenizer in assets/, where that is SmolLM2's or no backbone is loaded.
+std::string tokenizer_folder(const RunConfig& run, const VLMConfig& config);
 
 }  // namespace nanovlm::training
