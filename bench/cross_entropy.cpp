@@ -4,9 +4,13 @@
 // gradient has the dtype. Least bytes: logits read once, their gradient written once.
 #include "kernels/cross_entropy/cross_entropy.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include <CLI/CLI.hpp>
 
 #include "bench/common/kernel_bench.h"
+#include "kernels/parallel.h"
 #include "tests/support/reference.h"
 
 using namespace nanovlm;
@@ -16,6 +20,32 @@ namespace reference = nanovlm::testing::reference;
 namespace {
 
 constexpr int64_t kVocabulary = 49152;
+
+// The logarithm of every probability is stored, and read for the loss and for the gradient.
+void by_log_probabilities(const Tensor& logits, const Tensor& targets, const Tensor& stored, const Tensor& loss,
+                          const Tensor& dlogits, float scale) {
+  const int64_t R = targets.numel();
+  kernels::parallel_for(R, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const float* x = logits.f32() + r * kVocabulary;
+      const float max = *std::max_element(x, x + kVocabulary);
+      float sum = 0;
+      for (int64_t v = 0; v < kVocabulary; ++v) sum += std::exp(x[v] - max);
+      const float shift = max + std::log(sum);
+      for (int64_t v = 0; v < kVocabulary; ++v) stored.f32()[r * kVocabulary + v] = x[v] - shift;
+    }
+  });
+  for (int64_t r = 0; r < R; ++r) loss.f32()[r] = -stored.f32()[r * kVocabulary + targets.i32()[r]];
+  with_float(dlogits.dtype(), [&]<class T>(Type<T>) {
+    T* slopes = static_cast<T*>(dlogits.data());
+    kernels::parallel_for(R, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin * kVocabulary; i < end * kVocabulary; ++i) {
+        const bool target = i % kVocabulary == targets.i32()[i / kVocabulary];
+        slopes[i] = T(scale * (std::exp(stored.f32()[i]) - (target ? 1.0f : 0.0f)));
+      }
+    });
+  });
+}
 
 Instance instance_of(int64_t R, DType dtype, const Device& device, uint64_t seed) {
   Random random(seed);
@@ -38,7 +68,13 @@ Instance instance_of(int64_t R, DType dtype, const Device& device, uint64_t seed
     return {{"loss", values_of(loss), std::move(exact.loss), std::move(rounded.loss)},
             {"dlogits", values_of(dlogits), std::move(exact.dlogits), std::move(rounded.dlogits)}};
   };
-  return {run, outcomes, {}};
+  Instance instance{run, outcomes, {}};
+  if (device.kind() == DeviceKind::cpu) {
+    const Tensor stored = empty_like(logits);
+    instance.baselines.push_back(
+        {"naive", [=] { by_log_probabilities(logits, targets, stored, loss, dlogits, scale); }});
+  }
+  return instance;
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// bench/decode [--dtype bf16|f32] [--tokens N] [--context N] [--config FILE.json] [--peer CMD]
+// bench/decode [--dtype bf16|f32] [--tokens N] [--context N] [--config FILE.json] [--device cpu|simt|cuda]
+// [--kernel OPERATION=KERNEL] [--peer CMD]
 //
 // Tokens a second of one sequence through the decoder (SmolLM2-135M's shapes unless --config says otherwise) with a
 // cache of keys and values. Every token reads every weight once, so the bound is the weights' bytes over the speed of a
@@ -13,6 +14,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "bench/common/device_choice.h"
 #include "bench/common/harness.h"
 #include "bench/common/memory_read.h"
 #include "bench/common/peer.h"
@@ -29,6 +31,7 @@ namespace {
 struct Settings {
   std::string dtype = "bf16", config, peer;
   int64_t tokens = 64, context = 64;
+  DeviceChoice device = {"cpu", {}};
 };
 
 Batch prompt_batch(const VLMConfig& config, int64_t length, const Device& device) {
@@ -86,13 +89,15 @@ int main(int argc, char** argv) try {
   report.app().add_option("--tokens", s.tokens, "new tokens a run")->capture_default_str();
   report.app().add_option("--context", s.context, "tokens of the prompt, besides the picture's")->capture_default_str();
   report.app().add_option("--config", s.config, "a configuration file");
+  s.device.add_to(report.app());
   report.app().add_option("--peer", s.peer, "command to compare with; its last line is JSON with tokens_per_s");
   int exit_code = 0;
   if (!report.parse(argc, argv, exit_code)) return exit_code;
   const DType dtype = s.dtype == "bf16" ? DType::bf16 : DType::f32;
   std::vector<std::string> warnings;
   const VLMConfig config = s.config.empty() ? VLMConfig{} : load_config(s.config, warnings);
-  const Device device = Device::open("cpu");
+  const Device device = s.device.open();
+  report.set_device(device.name());
   const double cold = cold_start(config, s.context, dtype, device);
 
   VisionLanguageModel model(config, device);
@@ -115,22 +120,29 @@ int main(int argc, char** argv) try {
     options.max_new_tokens = n;
     generate(model, batch, options);
   };
-  MemoryRead memory;
-  const auto timings = time_in_turns({[&] { run(1); }, [&] { run(1 + s.tokens); }, [&] { memory.once(); }},
-                                     {.min_seconds = 1, .min_samples = 9});
+  std::optional<MemoryRead> memory;  // of the host; in turns with the tokens
+  if (device.kind() == DeviceKind::cpu) memory.emplace();
+  const auto timings =
+      time_in_turns({[&] { run(1); }, [&] { run(1 + s.tokens); }, [&] { memory ? memory->once() : void(); }},
+                    {.min_seconds = 1, .min_samples = 9});
   const double per_token = (timings[1].median - timings[0].median) / static_cast<double>(s.tokens);
-  const double bandwidth = MemoryRead::kBytes / timings[2].median;
+  const double bandwidth = memory ? MemoryRead::kBytes / timings[2].median : copy_rate(device);
   const double bytes = weight_bytes(model, dtype), bound = bytes / bandwidth;
-  report.add({{"impl", value("ours")},
-              {"dtype", value(s.dtype)},
-              {"context", value(s.context)},
-              {"ms/token", milliseconds(per_token)},
-              {"tokens/s", value(1 / per_token, 1)},
-              {"weights MiB", value(bytes / (1 << 20), 0)},
-              {"read GB/s", value(bandwidth * 1e-9, 1)},
-              {"% of bound", value(100 * bound / per_token, 0)},
-              {"prompt ms", milliseconds(timings[0].median)},
-              {"cold start s", value(cold, 2)}});
+  Report::Row row = {{"impl", value("ours")},
+                     {"dtype", value(s.dtype)},
+                     {"context", value(s.context)},
+                     {"ms/token", milliseconds(per_token)},
+                     {"tokens/s", value(1 / per_token, 1)},
+                     {"weights MiB", value(bytes / (1 << 20), 0)}};
+  if (device.kind() == DeviceKind::simt) {
+    report.note("simt: the executor's own time, no GPU's");
+  } else {
+    row.push_back({"read GB/s", value(bandwidth * 1e-9, 1)});
+    row.push_back({"% of bound", value(100 * bound / per_token, 0)});
+  }
+  row.push_back({"prompt ms", milliseconds(timings[0].median)});
+  row.push_back({"cold start s", value(cold, 2)});
+  report.add(std::move(row));
   if (!s.peer.empty()) {
     const double rate = run_peer(s.peer).at("tokens_per_s");
     report.add({{"impl", value("peer")}, {"dtype", value(s.dtype)}, {"tokens/s", value(rate, 1)}});

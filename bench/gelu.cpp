@@ -1,11 +1,13 @@
 // bench/gelu [--dir fwd,bwd] ...
 //
 // GELU in the vision transformer's shape: 196 rows of 3072 a sample. Least bytes: x and y once; backward x, dy, dx.
+// naive, on the cpu: the tanh first, then what is made of it.
 #include "kernels/gelu/gelu.h"
 
-#include <memory>
+#include <cmath>
 
 #include "bench/common/kernel_bench.h"
+#include "bench/common/passes.h"
 #include "tests/support/reference.h"
 
 using namespace nanovlm;
@@ -13,6 +15,21 @@ using namespace nanovlm::bench;
 namespace reference = nanovlm::testing::reference;
 
 namespace {
+
+constexpr float kRoot = 0.7978845608f, kCubic = 0.044715f;  // sqrt(2 / pi)
+
+float tanh_part(float x, float) { return std::tanh(kRoot * (x + kCubic * x * x * x)); }
+
+void forward_in_passes(const Tensor& x, const Tensor& y) {
+  pass(x, x, y, tanh_part);
+  pass(y, x, y, [](float t, float x) { return 0.5f * x * (1 + t); });
+}
+void backward_in_passes(const Tensor& x, const Tensor& dy, const Tensor& dx) {
+  pass(x, x, dx, tanh_part);
+  pass(dx, x, dx,
+       [](float t, float x) { return 0.5f * (1 + t) + 0.5f * x * (1 - t * t) * kRoot * (1 + 3 * kCubic * x * x); });
+  pass(dx, dy, dx, product);
+}
 
 Instance instance_of(bool forward, int64_t n, DType dtype, const Device& device, uint64_t seed) {
   Random random(seed);
@@ -31,7 +48,10 @@ Instance instance_of(bool forward, int64_t n, DType dtype, const Device& device,
     return {{"dx", values_of(y), reference::gelu_backward<double>(in, slope, dtype),
              reference::gelu_backward<float>(in, slope, dtype)}};
   };
-  return {run, outcomes, {}};
+  Instance instance{run, outcomes, {}};
+  if (device.kind() == DeviceKind::cpu)
+    instance.baselines.push_back({"naive", [=] { forward ? forward_in_passes(x, y) : backward_in_passes(x, dy, y); }});
+  return instance;
 }
 
 }  // namespace

@@ -2,7 +2,8 @@
 //
 // The norms with the residual add before them, as the models call them. lm: RMSNorm over 576 columns, 128 rows a
 // sample; vit: LayerNorm over 768, 196 rows. The residual stream is fp32, delta and y have the dtype. Least bytes:
-// x, delta, sum and y once; backward dy, x, dsum, dx and ddelta. naive: the add by itself, then the norm.
+// x, delta, sum and y once; backward dy, x, dsum, dx and ddelta. naive: the adds by
+// themselves, and backward the rounding.
 #include "kernels/norm/norm.h"
 
 #include <CLI/CLI.hpp>
@@ -59,18 +60,30 @@ struct Operands {
     forward(sum, {});
   }
   // Of x as the sum; dw and db are added to, so what they hold after a first run is the gradient.
-  void backward() const {
+  void backward(const Tensor& added, const Tensor& rounded) const {
     on(x.device(), "norm_backward", [&](auto backend, Stream stream) {
       if (s.centered)
         kernels::layer_norm_backward(backend,
-                                     {dy.data(), x.f32(), w.f32(), m.f32(), r.f32(), dsum.f32(), dx.f32(),
-                                      ddelta.data(), dw.f32(), db.f32(), s.R, s.C, s.dtype},
+                                     {dy.data(), x.f32(), w.f32(), m.f32(), r.f32(), static_cast<float*>(added.data()),
+                                      dx.f32(), rounded.data(), dw.f32(), db.f32(), s.R, s.C, s.dtype},
                                      stream);
       else
-        kernels::rms_norm_backward(
-            backend,
-            {dy.data(), x.f32(), w.f32(), r.f32(), dsum.f32(), dx.f32(), ddelta.data(), dw.f32(), s.R, s.C, s.dtype},
-            stream);
+        kernels::rms_norm_backward(backend,
+                                   {dy.data(), x.f32(), w.f32(), r.f32(), static_cast<float*>(added.data()), dx.f32(),
+                                    rounded.data(), dw.f32(), s.R, s.C, s.dtype},
+                                   stream);
+    });
+  }
+
+  // The norm's own gradient, then the one from elsewhere added, then rounded.
+  void backward_then_add() const {
+    on(x.device(), "norm_backward", [&](auto backend, Stream stream) {
+      for (const Tensor& sums : {dw, db}) kernels::fill(backend, {sums.data(), s.C, 0.0f, DType::f32}, stream);
+    });
+    backward({}, {});
+    on(x.device(), "add", [&](auto backend, Stream stream) {
+      kernels::add(backend, {dx.data(), dsum.data(), dx.data(), s.R * s.C, DType::f32, DType::f32, DType::f32}, stream);
+      kernels::cast(backend, {dx.data(), ddelta.data(), s.R * s.C, DType::f32, s.dtype}, stream);
     });
   }
 
@@ -107,7 +120,9 @@ Instance forward_instance(const Problem& s, const Device& device, uint64_t seed)
 Instance backward_instance(const Problem& s, const Device& device, uint64_t seed) {
   const auto x = std::make_shared<Operands>(s, device, seed);
   x->forward(x->x, {});
-  return {[x] { x->backward(); }, [x] { return x->backward_outcomes(); }, {}};
+  return {[x] { x->backward(x->dsum, x->ddelta); },
+          [x] { return x->backward_outcomes(); },
+          {{"naive", [x] { x->backward_then_add(); }}}};
 }
 
 }  // namespace

@@ -1,15 +1,15 @@
 // bench/swiglu [--dir fwd,bwd] ...
 //
 // SwiGLU's gate in the language model's shape: 128 rows of 1536 a sample. Backward makes y again for the down
-// projection's weight gradient. Least bytes: gate, up, y once; backward gate, up, dy, dgate, dup, y. naive: sigmoid,
-// its product with the gate, and that with up, one pass each.
+// projection's weight gradient. Least bytes: gate, up, y once; backward gate, up, dy, dgate, dup, y. naive, on the
+// cpu: a pass for each step of the formula.
 #include "kernels/swiglu/swiglu.h"
 
 #include <cmath>
 #include <memory>
 
 #include "bench/common/kernel_bench.h"
-#include "kernels/parallel.h"
+#include "bench/common/passes.h"
 #include "tests/support/reference.h"
 
 using namespace nanovlm;
@@ -40,20 +40,19 @@ struct Operands {
     });
   }
   // dgate holds what one pass hands to the next.
-  void three_passes() const {
-    with_float(gate.dtype(), [&]<class T>(Type<T>) {
-      const auto pass = [&](const Tensor& a, const Tensor& b, const Tensor& to, auto f) {
-        const T *x = static_cast<const T*>(a.data()), *z = static_cast<const T*>(b.data());
-        T* out = static_cast<T*>(to.data());
-        kernels::parallel_for(gate.numel(), 1 << 14, [&](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; ++i) out[i] = T(f(static_cast<float>(x[i]), static_cast<float>(z[i])));
-        });
-      };
-      const auto product = [](float p, float q) { return p * q; };
-      pass(gate, gate, dgate, [](float g, float) { return 1 / (1 + std::exp(-g)); });
-      pass(dgate, gate, dgate, product);
-      pass(dgate, up, y, product);
-    });
+  void forward_in_passes() const {
+    pass(gate, gate, dgate, [](float g, float) { return 1 / (1 + std::exp(-g)); });
+    pass(dgate, gate, dgate, product);
+    pass(dgate, up, y, product);
+  }
+  void backward_in_passes() const {
+    pass(gate, gate, dup, [](float g, float) { return 1 / (1 + std::exp(-g)); });
+    pass(dup, gate, y, product);
+    pass(dup, gate, dgate, [](float s, float g) { return s * (1 + g * (1 - s)); });
+    pass(dgate, up, dgate, product);
+    pass(dgate, dy, dgate, product);
+    pass(y, dy, dup, product);
+    pass(y, up, y, product);
   }
 
   Outcome y_outcome() const {
@@ -72,9 +71,12 @@ struct Operands {
 
 Instance instance_of(bool forward, int64_t n, DType dtype, const Device& device, uint64_t seed) {
   const auto x = std::make_shared<Operands>(n, dtype, device, seed);
-  if (!forward) return {[x] { x->backward(); }, [x] { return x->backward_outcomes(); }, {}};
-  Instance instance{[x] { x->forward(); }, [x] { return std::vector<Outcome>{x->y_outcome()}; }, {}};
-  if (device.kind() == DeviceKind::cpu) instance.baselines.push_back({"naive", [x] { x->three_passes(); }});
+  Instance instance = forward
+                          ? Instance{[x] { x->forward(); }, [x] { return std::vector<Outcome>{x->y_outcome()}; }, {}}
+                          : Instance{[x] { x->backward(); }, [x] { return x->backward_outcomes(); }, {}};
+  if (device.kind() == DeviceKind::cpu)
+    instance.baselines.push_back(
+        {"naive", [x, forward] { forward ? x->forward_in_passes() : x->backward_in_passes(); }});
   return instance;
 }
 

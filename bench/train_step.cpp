@@ -1,5 +1,5 @@
 // bench/train_step [--config 222m|laptop|FILE.json] [--batch N] [--dtype bf16|f32] [--padding packed|dense|both]
-// [--peer CMD]
+// [--device cpu|simt|cuda] [--kernel OPERATION=KERNEL] [--peer CMD]
 //
 // One step of training: forward, backward, AdamW. The batch is synthetic but shaped like nanoVLM's data: left-padded
 // texts whose lengths and label shares vary. With --peer, a command that times the same step elsewhere
@@ -14,6 +14,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "bench/common/device_choice.h"
 #include "bench/common/harness.h"
 #include "bench/common/peer.h"
 #include "engine/json.h"
@@ -30,6 +31,7 @@ struct Settings {
   std::string config = "222m", dtype = "bf16", padding = "both", peer;
   int64_t batch = 12, steps = 5;
   double fill = 0.5, label_share = 0.25;
+  DeviceChoice device = {"cpu", {}};
 };
 
 VLMConfig config_of(const std::string& name) {
@@ -121,6 +123,7 @@ int main(int argc, char** argv) try {
   report.app().add_option("--fill", s.fill, "mean share of a text that is no padding")->capture_default_str();
   report.app().add_option("--label_share", s.label_share, "share of a text that carries labels")->capture_default_str();
   report.app().add_option("--steps", s.steps, "timed steps at least")->capture_default_str();
+  s.device.add_to(report.app());
   report.app().add_option("--peer", s.peer,
                           "command to compare with; gets --batch-file FILE --dtype D --steps N --json");
   int exit_code = 0;
@@ -128,8 +131,10 @@ int main(int argc, char** argv) try {
   if (s.dtype == "fp32") s.dtype = "f32";
 
   const VLMConfig config = config_of(s.config);
-  const Device device = Device::open("cpu");
-  const Batch batch = synthetic_batch(config, s, device);
+  const Device device = s.device.open(), host = Device::open("cpu");
+  const Batch batch = synthetic_batch(config, s, host);
+  report.set_device(device.name());
+  if (device.kind() == DeviceKind::simt) report.note("simt: the executor's own time, no GPU's");
   double ours = 0, ours_mib = 0;
   for (const Padding padding : {Padding::packed, Padding::dense}) {
     const char* name = padding == Padding::packed ? "packed" : "dense";
@@ -149,7 +154,7 @@ int main(int argc, char** argv) try {
     const Timing timing = time([&] { last = trainer.step({batch}).losses[0]; },
                                {.min_seconds = 1, .min_samples = static_cast<int>(s.steps)});
     require(last < first, text("the loss did not fall: ", first, " to ", last));
-    const Layout layout = layout_of(batch, config.image_tokens(), config.lm_vocab_size, padding, device);
+    const Layout layout = layout_of(batch, config.image_tokens(), config.lm_vocab_size, padding, host);
     const double flops = step_flops(config, layout);
     report.add({{"impl", value("ours, " + std::string(name))},
                 {"config", value(s.config)},
@@ -163,11 +168,11 @@ int main(int argc, char** argv) try {
                 {"peak MiB", value(resident_mib(), 0)},
                 {"rows", value(layout.rows())},
                 {"label rows", value(static_cast<int64_t>(layout.targets.size()))}});
-    report.note(std::string(name) + ": " + device.context().memory.report().text());
+    report.note(std::string(name) + ": " + device.context().memory_text());
     if (ours == 0) ours = timing.median, ours_mib = resident_mib();
   }
   if (!s.peer.empty()) {
-    const std::string file = save_batch(batch, device);
+    const std::string file = save_batch(batch, host);
     const nlohmann::json peer =
         run_peer(text(s.peer, " --config ", s.config, " --batch ", s.batch, " --batch-file ", file, " --dtype ",
                       s.dtype == "f32" ? "fp32" : "bf16", " --steps ", s.steps, " --json"));

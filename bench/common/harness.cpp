@@ -87,6 +87,8 @@ Report::Report(const std::string& subject) : subject_(subject), app_(std::make_u
   app_->add_option("--json", json_path_, "JSON to this file, or to stdout without one")
       ->expected(0, 1)
       ->each([this](const std::string&) { json_ = true; });
+  app_->add_option("--csv", csv_path_, "comma-separated values to this file");
+  app_->add_option("--md", md_path_, "a Markdown table to this file");
 }
 
 Report::~Report() = default;
@@ -105,44 +107,103 @@ bool Report::parse(int argc, char** argv, int& exit_code) {
 void Report::add(Row row) { rows_.push_back(std::move(row)); }
 void Report::note(const std::string& line) { notes_.push_back(line); }
 
-int Report::finish() {
+std::vector<std::string> Report::columns() const {
+  std::vector<std::string> columns;
+  for (const Row& row : rows_)
+    for (const auto& [name, value] : row)
+      if (std::find(columns.begin(), columns.end(), name) == columns.end()) columns.push_back(name);
+  return columns;
+}
+
+namespace {
+
+// A line a row, after one of column names: `write` makes the text of a cell, empty where a row lacks the column.
+template <class F>
+std::vector<std::vector<std::string>> cells(const std::vector<std::string>& columns,
+                                            const std::vector<Report::Row>& rows, const F& write) {
+  std::vector<std::vector<std::string>> table = {columns};
+  for (const Report::Row& row : rows) {
+    table.emplace_back(columns.size());
+    for (const auto& [name, value] : row)
+      table.back()[static_cast<size_t>(std::find(columns.begin(), columns.end(), name) - columns.begin())] =
+          write(value);
+  }
+  return table;
+}
+
+std::string quoted_if_needed(const std::string& field) {
+  if (field.find_first_of(",\"\n") == std::string::npos) return field;
+  std::string quoted = "\"";
+  for (const char c : field) {
+    if (c == '"') quoted += c;
+    quoted += c;
+  }
+  quoted += '"';
+  return quoted;
+}
+
+void write_file(const std::string& path, const std::string& content) {
+  std::ofstream out(path);
+  out << content;
+  out.close();
+  check(out.good(), path, ": can't be written");
+}
+
+}  // namespace
+
+std::string Report::heading() const {
+  return text("bench/", subject_, " on ", processor(), ", ", name_of(kernels::best_cpu_isa()), ", ",
+              omp_get_max_threads(), " threads", device_.empty() ? "" : "; device: ", device_);
+}
+
+std::string Report::json(int indent) const {
   nlohmann::ordered_json document = {{"bench", subject_},
                                      {"processor", processor()},
                                      {"cpu_backend", name_of(kernels::best_cpu_isa())},
                                      {"threads", omp_get_max_threads()}};
   if (!device_.empty()) document["device"] = device_;
   document["rows"] = nlohmann::ordered_json::array();
-  std::vector<std::string> columns;
   for (const Row& row : rows_) {
     nlohmann::ordered_json object;
-    for (const auto& [name, value] : row) {
-      object[name] = nlohmann::ordered_json::parse(value.json);
-      if (std::find(columns.begin(), columns.end(), name) == columns.end()) columns.push_back(name);
-    }
+    for (const auto& [name, value] : row) object[name] = nlohmann::ordered_json::parse(value.json);
     document["rows"].push_back(object);
   }
   document["notes"] = notes_;
-  if (json_ && (json_path_.empty() || json_path_ == "true")) {
-    std::cout << document.dump() << std::endl;
-    return 0;
-  }
-  if (json_) {
-    std::ofstream out(json_path_);
-    out << document.dump(1) << '\n';
-    check(out.good(), json_path_, ": can't be written");
-  }
+  return document.dump(indent) + '\n';
+}
 
-  std::vector<std::vector<std::string>> table = {columns};
-  for (const Row& row : rows_) {
-    table.emplace_back(columns.size());
-    for (const auto& [name, value] : row)
-      table.back()[static_cast<size_t>(std::find(columns.begin(), columns.end(), name) - columns.begin())] = value.text;
+// Numbers with all their digits, as in the JSON.
+std::string Report::csv() const {
+  std::string out;
+  for (const auto& line : cells(columns(), rows_, [](const Value& value) {
+         return value.json == "null" ? "" : value.json[0] == '"' ? value.text : value.json;
+       })) {
+    for (size_t c = 0; c < line.size(); ++c) out += text(c ? "," : "", quoted_if_needed(line[c]));
+    out += '\n';
   }
-  std::printf("bench/%s on %s, %s, %d threads%s%s\n", subject_.c_str(), processor().c_str(),
-              name_of(kernels::best_cpu_isa()), omp_get_max_threads(),
-              device_.empty() ? "" : "; device: ", device_.c_str());
+  return out;
+}
+
+std::string Report::markdown() const {
+  const auto table = cells(columns(), rows_, [](const Value& value) { return value.text; });
+  std::string out = heading() + "\n\n";
+  for (size_t row = 0; row < table.size(); ++row) {
+    for (const std::string& cell : table[row]) out += text("| ", cell, ' ');
+    out += "|\n";
+    if (row > 0) continue;
+    for (size_t c = 0; c < table[row].size(); ++c) out += c ? "|--:" : "|---";
+    out += "|\n";
+  }
+  for (const std::string& line : notes_) out += text("\n- ", line);
+  if (!notes_.empty()) out += '\n';
+  return out;
+}
+
+void Report::print() const {
+  const auto table = cells(columns(), rows_, [](const Value& value) { return value.text; });
+  std::printf("%s\n", heading().c_str());
   for (const auto& row : table) {
-    for (size_t c = 0; c < columns.size(); ++c) {
+    for (size_t c = 0; c < row.size(); ++c) {
       size_t width = 0;
       for (const auto& other : table) width = std::max(width, other[c].size());
       std::printf(c == 0 ? "%-*s" : "  %*s", static_cast<int>(width), row[c].c_str());
@@ -150,6 +211,17 @@ int Report::finish() {
     std::printf("\n");
   }
   for (const std::string& line : notes_) std::printf("%s\n", line.c_str());
+}
+
+int Report::finish() {
+  if (!csv_path_.empty()) write_file(csv_path_, csv());
+  if (!md_path_.empty()) write_file(md_path_, markdown());
+  const bool to_stdout = json_ && (json_path_.empty() || json_path_ == "true");
+  if (json_ && !to_stdout) write_file(json_path_, json(1));
+  if (to_stdout)
+    std::cout << json(-1) << std::flush;
+  else
+    print();
   return 0;
 }
 

@@ -1,6 +1,6 @@
-// One harness for every bench: the result is checked first, then timed; median and spread; one row a case, as a table
-// or as JSON. On a shared machine only ratios taken in one run mean anything, so a bench times its baseline beside
-// itself.
+// One harness for every bench: the result is checked first, then timed; median and spread; one row a case, as a table,
+// JSON, CSV or Markdown. On a shared machine only ratios taken in one run mean anything, so a bench times its baseline
+// beside itself.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -44,7 +44,7 @@ double read_bandwidth();
 // A table that grows by rows: columns in the order they first appear.
 class Report {
  public:
-  // Takes --json [FILE] and --help; a subject adds its own options to `app` before parse().
+  // Takes --json [FILE], --csv FILE, --md FILE and --help; a subject adds its own options to `app` before parse().
   explicit Report(const std::string& subject);
   ~Report();
   CLI::App& app() { return *app_; }
@@ -63,7 +63,14 @@ class Report {
   int finish();                                                 // prints; returns the exit code
 
  private:
-  std::string subject_, device_, json_path_;
+  std::vector<std::string> columns() const;
+  std::string json(int indent) const;
+  std::string csv() const;
+  std::string markdown() const;
+  std::string heading() const;  // "bench/norm on ..."
+  void print() const;
+
+  std::string subject_, device_, json_path_, csv_path_, md_path_;
   bool json_ = false;
   std::unique_ptr<CLI::App> app_;
   std::vector<Row> rows_;

@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "bench/common/compare.h"
+#include "bench/common/gpu_clocks.h"
 #include "bench/common/static_report.h"
 #include "engine/error.h"
 #if defined(NANOVLM_SIMT_KERNELS)
@@ -15,14 +16,6 @@ namespace nanovlm::bench {
 namespace {
 
 DType dtype_named(const std::string& name) { return name == "bf16" ? DType::bf16 : DType::f32; }
-
-// Without a name the first of cuda and simt that this build and machine have; else cpu.
-Device open_device(const std::string& name, const std::vector<std::string>& kernels) {
-  if (!name.empty()) return Device::open(name, kernels);
-  for (const char* each : {"cuda", "simt"})
-    if (Device::why_absent(each).empty()) return Device::open(each, kernels);
-  return Device::open("cpu", kernels);
-}
 
 // The largest error relative to the result's largest number. Ends the bench where one is not close; a baseline may
 // round more often than the operation.
@@ -62,12 +55,7 @@ KernelBench::KernelBench(const std::string& subject, const std::vector<std::stri
       .add_option("--dtype", s.dtypes, "of activations: bf16, fp32")
       ->delimiter(',')
       ->check(CLI::IsMember({"bf16", "fp32", "f32"}));
-  app()
-      .add_option("--device", s.device, "cuda, simt or cpu; by default the first of them that is there")
-      ->check(CLI::IsMember({"cuda", "simt", "cpu"}));
-  app()
-      .add_option("--kernel", s.kernels, "on simt and cuda: the kernel of an operation that has several")
-      ->check(CLI::IsMember(kernels::KernelChoices::all()));
+  s.device.add_to(app());
   app().add_option("--batch", s.batch, "samples; by default what suits the device")->check(CLI::PositiveNumber);
   app()
       .add_option("--impl", s.impls,
@@ -99,7 +87,7 @@ int KernelBench::run(int argc, char** argv, const Cases& cases) try {
 }
 
 int KernelBench::measure(const Cases& cases) {
-  const Device device = open_device(settings_.device, settings_.kernels);
+  const Device device = settings_.device.open();
   Request request{device, {}, settings_.directions, settings_.batch};
   for (const std::string& name : settings_.dtypes) request.dtypes.push_back(dtype_named(name));
   report_.set_device(device.name());
@@ -173,11 +161,14 @@ void KernelBench::time_case(const Case& c, const Device& device) {
         [i](const Instance& set) -> const std::function<void()>& { return set.baselines[i].run; });
 
   const double peak = product_ceiling(device, c.dtype);
+  GpuClocks clocks(device);
   const std::vector<Timing> timings = time_in_turns(
       calls, {.min_seconds = settings_.min_time, .min_samples = settings_.min_samples, .clock = Clock(device)});
+  const Report::Row clock_columns = clocks.stop();
   for (size_t i = 0; i < timings.size(); ++i) {
     Report::Row row = timed_row(c, names[i], timings[i], errors[i], peak);
     if (timings.size() > 1) row.push_back({"x_" + names.back(), value(timings.back().median / timings[i].median, 2)});
+    row.insert(row.end(), clock_columns.begin(), clock_columns.end());
     report_.add(std::move(row));
   }
 }

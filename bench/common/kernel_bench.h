@@ -11,6 +11,7 @@
 
 #include "bench/common/case.h"
 #include "bench/common/compiled.h"
+#include "bench/common/device_choice.h"
 #include "bench/common/harness.h"
 
 namespace nanovlm::bench {
@@ -42,8 +43,9 @@ class KernelBench {
 
  private:
   struct Settings {
-    std::vector<std::string> dtypes = {"bf16", "f32"}, directions, impls = {"all"}, kernels;
-    std::string device, cache = "cold", compare;
+    std::vector<std::string> dtypes = {"bf16", "f32"}, directions, impls = {"all"};
+    DeviceChoice device;
+    std::string cache = "cold", compare;
     double max_regress = 3, min_time = 0.5;
     int min_samples = 20;
     int64_t batch = 0, seed = 1;

@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""What a bench writes: the same rows as JSON, CSV and Markdown.
+
+    tests/bench_report_test.py BENCH_FOLDER
+"""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+
+BENCHES = os.path.abspath(sys.argv.pop(1))
+
+
+class BenchReport(unittest.TestCase):
+    def run_bench(self, *arguments, code=0):
+        command = [os.path.join(BENCHES, "adamw"), "--parameters", "1000", "--no-ptxas", *arguments]
+        result = subprocess.run(command, capture_output=True, text=True)
+        self.assertEqual(result.returncode, code, result.stderr)
+        return result
+
+    def test_every_format_has_the_same_rows(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = {kind: os.path.join(folder, "report." + kind) for kind in ("json", "csv", "md")}
+            flags = [word for kind in path for word in ("--" + kind, path[kind])]
+            table = self.run_bench("--device", "simt", *flags).stdout
+            with open(path["json"]) as file:
+                rows = json.load(file)["rows"]
+            with open(path["csv"], newline="") as file:
+                values = list(csv.DictReader(file))
+            with open(path["md"]) as file:
+                lines = [line for line in file.read().splitlines() if line.startswith("|")]
+        self.assertEqual(len(values), len(rows))
+        self.assertEqual(len(lines), 2 + len(rows))
+        self.assertEqual(len({line.count("|") for line in lines}), 1)
+        for row, cells, line in zip(rows, values, lines[2:], strict=True):
+            self.assertEqual({name for name, cell in cells.items() if cell}, set(row))
+            for name, value in row.items():
+                self.assertEqual(cells[name] if isinstance(value, str) else float(cells[name]), value)
+            self.assertEqual(line.split("|")[1].strip(), row["kernel"])
+            self.assertIn(row["kernel"], table)
+
+    def test_clocks_are_a_gpu_s_alone(self):
+        rows = json.loads(self.run_bench("--device", "cpu", "--min-time", "0.01", "--json").stdout)["rows"]
+        self.assertTrue(rows)
+        for row in rows:
+            self.assertFalse({"sm_mhz_min", "sm_mhz_max", "mem_mhz", "throttle"} & set(row))
+
+    def test_mistakes_are_named(self):
+        line = self.run_bench("--device", "simt", "--csv", "/no/such/folder/x.csv", code=1).stderr
+        self.assertIn("/no/such/folder/x.csv: can't be written", line)
+        self.assertIn("attention=none", self.run_bench("--kernel", "attention=none", code=2).stderr)
+        self.assertIn("one kernel an operation",
+                      self.run_bench("--device", "cpu", "--kernel", "attention=fma", code=1).stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
