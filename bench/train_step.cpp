@@ -131,7 +131,7 @@ int main(int argc, char** argv) try {
   if (s.dtype == "fp32") s.dtype = "f32";
 
   const VLMConfig config = config_of(s.config);
-  const Device device = s.device.open(), host = Device::open("cpu");
+  const Device device = s.device.open(), host = device.kind() == DeviceKind::cpu ? device : Device::open("cpu");
   const Batch batch = synthetic_batch(config, s, host);
   report.set_device(device.name());
   if (device.kind() == DeviceKind::simt) report.note("simt: the executor's own time, no GPU's");
