@@ -4,7 +4,8 @@
 // From records on disk to batches: each stage alone on one thread, then the whole loader. The pictures, without a
 // data set of one's own, are copies of one 640 x 480 JPEG. What bounds it is the decoder, then the resize; where the
 // pictures fit the cache, the tokenizer and the conversion to floats are left. A training step needs no more than batch
-// / step time. With --peer, PyTorch's DataLoader on the same files with as many worker processes beside it.
+// / step time. With --peer, PyTorch's DataLoader on the same files with as many worker processes beside it. Both are
+// timed by the epoch, with workers that run already.
 #include "data/loader.h"
 
 #include <CLI/CLI.hpp>
@@ -100,8 +101,8 @@ class Bench {
     const auto collator = std::make_shared<VqaCollator>(text_, options(), with_cache ? cache_ : nullptr);
     for (const int workers : settings_.workers) {
       check_first_batch(collator, workers);
-      const Timing timing = time([&] {
-        Loader loader = open(collator, workers);
+      Loader loader = open(collator, workers);
+      const Timing timing = time([&] {  // of an epoch: the next one's first batches are prepared meanwhile
         while (loader.next()) continue;
       });
       const int64_t samples = n_ / settings_.batch * settings_.batch;
@@ -117,7 +118,10 @@ class Bench {
     std::vector<int64_t> rows = all_rows(*source_);
     rows.resize(static_cast<size_t>(n_));
     return Loader(source_, rows, collator,
-                  {.batch_size = settings_.batch, .rows_mixed = settings_.rows_mixed, .workers = workers});
+                  {.batch_size = settings_.batch,
+                   .epochs = int64_t{1} << 30,
+                   .rows_mixed = settings_.rows_mixed,
+                   .workers = workers});
   }
 
   // Threads must not change what is learnt from.
