@@ -43,12 +43,11 @@ void few_rows(const Matmul* products, size_t count) {
   int64_t columns = 0;
   for (size_t i = 0; i < count; ++i) columns += products[i].N;
   parallel_rows(columns, first.K, [&](int64_t begin, int64_t end) {
-    for (size_t i = 0; i < count && end > 0; ++i) {
+    for (size_t i = 0; i < count; ++i) {
       const Matmul& a = products[i];
-      if (begin < a.N)
-        with_float(a.out, [&]<class Out>(Type<Out>) { few_rows<In, Out>(a, x, begin, std::min(end, a.N)); });
-      begin = std::max<int64_t>(begin - a.N, 0);
-      end -= a.N;
+      with_float(a.out, [&]<class Out>(Type<Out>) {
+        few_rows<In, Out>(a, x, a.N * begin / columns, a.N * end / columns);
+      });
     }
   });
 }
