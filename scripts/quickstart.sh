@@ -1,25 +1,27 @@
 #!/usr/bin/env bash
 # From a fresh machine to a vision-language model trained on real pictures, without a GPU: installs what is missing,
-# builds, trains on easy-VQA, evaluates, and asks it questions. Leaves in out/quickstart:
+# builds, trains on easy-VQA, evaluates, and asks it questions. Leaves in out/quickstart, or in --out's folder:
 #   last/              the trained model, in nanoVLM's checkpoint format
 #   metrics.jsonl      every step; loss.png draws it
 #   answers.png        test pictures with question, answer and truth
 #   blind/             two epochs of the same training without pictures, for comparison (skipped with --no-blind): by then
 #                      all that the questions alone can teach is learned
-# With --smollm2 the language part is not trained from nothing: it starts as SmolLM2-135M-Instruct (scripts/smollm2.sh).
+# With --smollm2, in out/smollm2-vqa: the quickstart's vision tower, frozen, and SmolLM2-135M-Instruct (scripts/smollm2.sh)
+# learn to work together. What of the two is not there yet is made first. No blind/.
 # Usage: scripts/quickstart.sh [--preset FILE.json] [--smollm2] [--out DIR] [--no-blind]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-preset=assets/presets/easy_vqa.json out=out/quickstart blind=1 smollm2=0
+preset=assets/presets/easy_vqa.json name=quickstart out= blind=1 smollm2=0 eval_dtype=f32
 while [ $# -gt 0 ]; do
   case "$1" in
     --preset) preset=$2; shift 2 ;;
-    --smollm2) smollm2=1 preset=assets/presets/easy_vqa_smollm2.json; shift ;;
+    --smollm2) smollm2=1 name=smollm2-vqa blind=0 eval_dtype=bf16 preset=assets/presets/easy_vqa_smollm2.json; shift ;;
     --out) out=$2; shift 2 ;;
     --no-blind) blind=0; shift ;;
     *) echo "quickstart: unknown argument \"$1\"; usage: scripts/quickstart.sh [--preset FILE.json] [--smollm2] [--out DIR] [--no-blind]" >&2; exit 2 ;;
   esac
 done
+out=${out:-out/$name}
 SECONDS=0
 step() { printf '\n[%02d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*" >&2; }
 
@@ -47,23 +49,28 @@ if [ ! -f "$data/test.jsonl" ]; then
   "$python" tools/make_easy_vqa.py --package-dir out/download/easy-vqa "$data" >&2
 fi
 
-train() { # folder, further flags
-  local folder=$1; shift
+train() { # preset, folder, further flags
+  local preset=$1 folder=$2; shift 2
   rm -rf "$folder" && mkdir -p "$folder"
   "$bin/train" --config "$preset" --train_dataset "$data" --out "$folder" "$@" >"$folder/train.log"
 }
 accuracy() { # folder, further flags: prints the line of eval's report, and keeps the answers
   local folder=$1; shift
-  "$bin/eval" --checkpoint "$folder/last" --dataset "$data/test.jsonl" --task vqa --results "$folder/answers.jsonl" \
+  "$bin/eval" --checkpoint "$folder/last" --dataset "$data/test.jsonl" --task vqa --dtype "$eval_dtype" --results "$folder/answers.jsonl" \
     --json "$@" >"$folder/eval.json"
   "$python" -c 'import json, sys; r = json.load(open(sys.argv[1])); print(r["accuracy"])' "$folder/eval.json"
 }
 
 export OMP_WAIT_POLICY=passive  # other work on the same cores must not stall the waiting threads
 
+if [ "$smollm2" = 1 ] && [ ! -f out/quickstart/last/model.safetensors ]; then
+  step "Training the vision tower: assets/presets/easy_vqa.json"
+  train assets/presets/easy_vqa.json out/quickstart
+fi
+
 step "Training: $preset"
 before=$SECONDS
-train "$out"
+train "$preset" "$out"
 trained=$((SECONDS - before))
 step "Evaluating on the 9,673 test questions"
 seeing=$(accuracy "$out")
@@ -80,7 +87,7 @@ done
 
 if [ "$blind" = 1 ]; then
   step "The same training without pictures"
-  train "$out/blind" --blind true --epochs 2
+  train "$preset" "$out/blind" --blind true --epochs 2
   unseeing=$(accuracy "$out/blind" --blind)
 fi
 
