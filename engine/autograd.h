@@ -60,18 +60,8 @@ Tensor without_gradient(const char* name, Tensor y, const std::vector<Tensor>& i
 void backward(const Tensor& root, const std::function<void(Leaf&)>& leaf_done = {});
 
 // Nothing is recorded on `device` while this lives.
-class NoGrad {
- public:
-  explicit NoGrad(Device device) : device_(std::move(device)), before_(device_.context().record_gradients) {
-    device_.context().record_gradients = false;
-  }
-  ~NoGrad() { device_.context().record_gradients = before_; }
-  NoGrad(const NoGrad&) = delete;
-  NoGrad& operator=(const NoGrad&) = delete;
-
- private:
-  Device device_;
-  bool before_;
+struct NoGrad : ContextScope<&DeviceContext::record_gradients> {
+  explicit NoGrad(Device device) : ContextScope(std::move(device), false) {}
 };
 
 }  // namespace nanovlm

@@ -5,6 +5,8 @@
 #pragma once
 #include <memory>
 #include <string>
+#include <type_traits>
+#include <utility>
 
 #include "engine/allocator.h"
 #include "engine/profile.h"
@@ -75,36 +77,30 @@ class Device {
   std::shared_ptr<DeviceContext> context_;
 };
 
-// Counts storage allocated while it lives as `memory_class`.
-class MemoryScope {
+// A field of the device's context has another value while this lives.
+template <auto kField>
+class ContextScope {
  public:
-  MemoryScope(Device device, MemoryClass memory_class)
-      : device_(std::move(device)), before_(device_.context().memory_class) {
-    device_.context().memory_class = memory_class;
-  }
-  ~MemoryScope() { device_.context().memory_class = before_; }
-  MemoryScope(const MemoryScope&) = delete;
-  MemoryScope& operator=(const MemoryScope&) = delete;
+  using Value = std::remove_reference_t<decltype(std::declval<DeviceContext&>().*kField)>;
+
+  ContextScope(Device device, Value value)
+      : device_(std::move(device)), before_(std::exchange(device_.context().*kField, value)) {}
+  ~ContextScope() { device_.context().*kField = before_; }
+  ContextScope(const ContextScope&) = delete;
+  ContextScope& operator=(const ContextScope&) = delete;
 
  private:
   Device device_;
-  MemoryClass before_;
+  Value before_;
 };
+
+// Counts storage allocated while it lives as the class it is given.
+using MemoryScope = ContextScope<&DeviceContext::memory_class>;
 
 // While it lives nothing may pass between host and device, nor may the host wait for the device: uploads, downloads and
 // synchronise() throw. What runs under it can be recorded once and started again as a whole.
-class LaunchesOnly {
- public:
-  explicit LaunchesOnly(Device device) : device_(std::move(device)), before_(device_.context().launches_only) {
-    device_.context().launches_only = true;
-  }
-  ~LaunchesOnly() { device_.context().launches_only = before_; }
-  LaunchesOnly(const LaunchesOnly&) = delete;
-  LaunchesOnly& operator=(const LaunchesOnly&) = delete;
-
- private:
-  Device device_;
-  bool before_;
+struct LaunchesOnly : ContextScope<&DeviceContext::launches_only> {
+  explicit LaunchesOnly(Device device) : ContextScope(std::move(device), true) {}
 };
 
 // Calls f(backend tag, stream), which launches the kernel that `work` names. From NANOVLM_DEBUG=2 on it is timed.

@@ -17,31 +17,31 @@ struct Recording::Graph {};
 
 namespace {
 
+CachingAllocator& pool_of(const Device& device) {
+  DeviceContext& context = device.context();
+  if (!context.recorded_memory) {
+    CachingAllocator::Source segments = context.segments();
+    segments.cheap = false;  // once found, they stay
+    context.recorded_memory = std::make_unique<CachingAllocator>(std::move(segments));
+  }
+  return *context.recorded_memory;
+}
+
 // New storage comes from the pool of recorded work while it lives.
 class RecordedMemory {
  public:
-  RecordedMemory(const Device& device, bool fixed) : context_(device.context()) {
-    if (!context_.recorded_memory) {
-      CachingAllocator::Source segments = context_.segments();
-      segments.cheap = false;  // once found, they stay
-      context_.recorded_memory = std::make_unique<CachingAllocator>(std::move(segments));
-    }
-    context_.source = context_.recorded_memory.get();
-    context_.source->fix(fixed);
-    context_.source->start_trail();
+  RecordedMemory(const Device& device, bool fixed) : pool_(pool_of(device)), source_(device, &pool_) {
+    pool_.fix(fixed);
+    pool_.start_trail();
   }
-  ~RecordedMemory() {
-    context_.source->fix(false);
-    context_.source = &context_.memory;
-  }
-  RecordedMemory(const RecordedMemory&) = delete;
-  RecordedMemory& operator=(const RecordedMemory&) = delete;
+  ~RecordedMemory() { pool_.fix(false); }
 
-  MemoryReport report() const { return context_.source->report(); }
-  uint64_t trail() const { return context_.source->trail(); }
+  MemoryReport report() const { return pool_.report(); }
+  uint64_t trail() const { return pool_.trail(); }
 
  private:
-  DeviceContext& context_;
+  CachingAllocator& pool_;
+  ContextScope<&DeviceContext::source> source_;
 };
 
 }  // namespace
