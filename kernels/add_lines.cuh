@@ -6,17 +6,18 @@
 namespace nanovlm::kernels {
 namespace {
 
-// y[n] += x[0][n] + x[1][n] + ..., in this order
-__global__ void add_lines_kernel(const float* x, float* y, int64_t lines, int64_t N) {
+// sums[n] = x[0][n] + x[1][n] + ..., in this order, and y[n] += that sum. Either may be null.
+__global__ void add_lines_kernel(const float* x, float* y, float* sums, int64_t lines, int64_t N) {
   const int64_t n = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (n >= N) return;
   float sum = 0;
   for (int64_t line = 0; line < lines; ++line) sum += x[line * N + n];
-  y[n] += sum;
+  if (y) y[n] += sum;
+  if (sums) sums[n] = sum;
 }
 
-void add_lines(const char* name, const float* x, float* y, int64_t lines, int64_t N, Stream stream) {
-  launch(name, add_lines_kernel, {ceil_div(N, 128), 128, 0, stream}, x, y, lines, N);
+void add_lines(const char* name, const float* x, float* y, float* sums, int64_t lines, int64_t N, Stream stream) {
+  launch(name, add_lines_kernel, {ceil_div(N, 128), 128, 0, stream}, x, y, sums, lines, N);
 }
 
 }  // namespace

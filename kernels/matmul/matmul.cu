@@ -50,7 +50,7 @@ void column_sum(ThisBackend, const ColumnSum& a, Stream stream) {
     if (chunks == 1) return launch("column_sum", column_sum_kernel<T>, shape, a.x, a.y, a.R, a.N, vectors, true);
     Scratch lines("column_sum", stream, chunks * a.N * int64_t{sizeof(float)});
     launch("column_sum", column_sum_kernel<T>, shape, a.x, lines.floats(), a.R, a.N, vectors, false);
-    add_lines("column_sum_add", lines.floats(), a.y, chunks, a.N, stream);
+    add_lines("column_sum_add", lines.floats(), a.y, nullptr, chunks, a.N, stream);
   });
 }
 

@@ -4,6 +4,7 @@
 //   y = patches weight^T + bias + position,   dweight += dy^T patches,   dimages = dy weight, each at its pixel
 #include "kernels/patch_embedding/patch_embedding.h"
 
+#include "kernels/add_lines.cuh"
 #include "kernels/elements.cuh"
 #include "kernels/matmul/matmul.h"
 #include "kernels/patch_embedding/product.cuh"
@@ -114,23 +115,12 @@ __global__ void zero_margin_kernel(float* images, int64_t pixels, int S, int cov
   if (i < pixels && (i % S >= covered || i / S % S >= covered)) images[i] = 0;
 }
 
-// sums[n] = the sum over pictures of dy[picture][n], by which dposition grows, if it is there.
-__global__ void position_sums_kernel(const float* dy, float* dposition, float* sums, int64_t B, int64_t N) {
-  const int64_t n = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (n >= N) return;
-  float sum = 0;
-  for (int64_t b = 0; b < B; ++b) sum += dy[b * N + n];
-  if (dposition) dposition[n] += sum;
-  sums[n] = sum;
-}
-
 // dy is read once: the bias's gradient is the sum of what the position's grows by.
 template <class Backend>
 void add_bias_and_position(Backend backend, const PatchEmbeddingBackward& a, int64_t P, Stream stream) {
   if (!a.dbias && !a.dposition) return;
   Scratch sums("patch_embedding_dposition", stream, P * a.C * int64_t{sizeof(float)});
-  launch("patch_embedding_dposition", position_sums_kernel, {ceil_div(P * a.C, 128), 128, 0, stream}, a.dy, a.dposition,
-         sums.floats(), a.B, P * a.C);
+  add_lines("patch_embedding_dposition", a.dy, a.dposition, sums.floats(), a.B, P * a.C, stream);
   if (a.dbias) column_sum(backend, {sums.floats(), a.dbias, P, a.C, DType::f32}, stream);
 }
 
