@@ -2,8 +2,8 @@
 //
 // The norms with the residual add before them, as the models call them. lm: RMSNorm over 576 columns, 128 rows a
 // sample; vit: LayerNorm over 768, 196 rows. The residual stream is fp32, delta and y have the dtype. Least bytes:
-// x, delta, sum and y once; backward dy, x, dsum, dx and ddelta. naive: the adds by
-// themselves, and backward the rounding.
+// x, delta, sum and y once; backward dy, x, dsum, dx and ddelta. naive: the adds by themselves, and backward the
+// rounding.
 #include "kernels/norm/norm.h"
 
 #include <CLI/CLI.hpp>

@@ -11,11 +11,10 @@
 namespace nanovlm::kernels {
 namespace {
 
-constexpr int kWarps = 8;  // a block
-constexpr int kBackwardWarps =
-    4;                          // a block of the gradient, whose lanes need 144 registers: three fit a multiprocessor
-constexpr int kChunkRows = 64;  // rows whose dw one block adds up
-constexpr int kHeldSteps = 6;   // a lane holds this many quads of a row
+constexpr int kWarps = 8;          // a block
+constexpr int kBackwardWarps = 4;  // at 144 registers a lane, three blocks of the gradient fit a multiprocessor
+constexpr int kChunkRows = 64;     // rows whose dw one block adds up
+constexpr int kHeldSteps = 6;      // a lane holds this many quads of a row
 constexpr int kHeldColumns = kHeldSteps * kWarp * 4;
 
 // Calls f(step, c) for the columns c ... c + width - 1 that this lane owns: width is 4 for held rows, else 1.
