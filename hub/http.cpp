@@ -18,15 +18,15 @@ constexpr size_t kMaxErrorBody = size_t{64} << 10;
 constexpr double kLongestWait = 30;  // seconds before another try
 
 struct CurlUrl {
-  explicit CurlUrl(const std::string& text) : owner(curl_url()), handle(owner.get()) {
+  explicit CurlUrl(const std::string& text) : handle(curl_url()) {
     check(handle != nullptr, "curl: out of memory");
     check(set(text), "\"", without_query(text), "\": expected an address of http or https");
   }
 
-  bool set(const std::string& text) { return curl_url_set(handle, CURLUPART_URL, text.c_str(), 0) == CURLUE_OK; }
+  bool set(const std::string& text) { return curl_url_set(handle.get(), CURLUPART_URL, text.c_str(), 0) == CURLUE_OK; }
   std::string part(CURLUPart which, unsigned flags = 0) const {
     char* value = nullptr;
-    if (curl_url_get(handle, which, &value, flags) != CURLUE_OK) return "";
+    if (curl_url_get(handle.get(), which, &value, flags) != CURLUE_OK) return "";
     const std::string result = value;
     curl_free(value);
     return result;
@@ -35,8 +35,7 @@ struct CurlUrl {
   struct Cleanup {
     void operator()(CURLU* url) const { curl_url_cleanup(url); }
   };
-  std::unique_ptr<CURLU, Cleanup> owner;  // frees it where the constructor throws, too
-  CURLU* handle;
+  std::unique_ptr<CURLU, Cleanup> handle;  // frees it where the constructor throws, too
 };
 
 std::string lower(std::string text) {
