@@ -1,26 +1,36 @@
 #include "data/parquet/memory.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
 #include <cstring>
 
 namespace nanovlm {
 namespace {
 constexpr int64_t kLeast = int64_t{1} << 20;  // of a block that is kept
 constexpr int64_t kAlignment = arrow::kDefaultBufferAlignment;
+constexpr int64_t kHugePage = int64_t{2} << 20;
 
 bool may_be_kept(int64_t size, int64_t alignment) { return size >= kLeast && alignment == kAlignment; }
 
 // Pages differ a little in size: a block has the next eighth of a power of two, so that one fits the other. What no
 // page uses of it is never touched.
 int64_t block_bytes(int64_t size) {
-  const int64_t step = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(size))) / 8;
+  const int64_t step = std::max(static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(size))) / 8, kHugePage);
   return (size + step - 1) / step * step;
+}
+
+uint8_t* new_block(int64_t bytes) {
+  void* const block = std::aligned_alloc(kHugePage, static_cast<size_t>(bytes));
+  if (block) madvise(block, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // where it is refused, small pages do
+  return static_cast<uint8_t*>(block);
 }
 }  // namespace
 
 PageMemory::~PageMemory() {
-  for (const Block& block : kept_) base_->Free(block.begin, block.bytes, kAlignment);
+  for (const Block& block : kept_) std::free(block.begin);
 }
 
 arrow::Status PageMemory::Allocate(int64_t size, int64_t alignment, uint8_t** out) {
@@ -36,7 +46,8 @@ arrow::Status PageMemory::Allocate(int64_t size, int64_t alignment, uint8_t** ou
       return arrow::Status::OK();
     }
   }
-  return base_->Allocate(bytes, alignment, out);
+  *out = new_block(bytes);
+  return *out ? arrow::Status::OK() : arrow::Status::OutOfMemory("no memory for ", bytes, " bytes of a page");
 }
 
 arrow::Status PageMemory::Reallocate(int64_t old_size, int64_t new_size, int64_t alignment, uint8_t** block) {
@@ -56,7 +67,7 @@ void PageMemory::Free(uint8_t* block, int64_t size, int64_t alignment) {
   const std::lock_guard lock(mutex_);
   kept_.push_back({block, block_bytes(size)});
   for (kept_bytes_ += kept_.back().bytes; kept_bytes_ > max_kept_bytes_; kept_.pop_front()) {
-    base_->Free(kept_.front().begin, kept_.front().bytes, kAlignment);
+    std::free(kept_.front().begin);
     kept_bytes_ -= kept_.front().bytes;
   }
 }

@@ -9,7 +9,8 @@ namespace nanovlm {
 
 // Reading a row may take blocks of megabytes - a page's bytes, compressed and not, and its decoded values - that are
 // free again before the next one asks. An allocator that gives them back to the system in between pays for each with
-// page faults, which cost as much as reading does. Here the last ones freed are kept.
+// page faults, which cost as much as reading does. Here the last ones freed are kept, and new ones lie on huge pages
+// where the system has any.
 class PageMemory final : public arrow::MemoryPool {
  public:
   explicit PageMemory(int64_t max_kept_bytes) : max_kept_bytes_(max_kept_bytes) {}
@@ -22,7 +23,7 @@ class PageMemory final : public arrow::MemoryPool {
   arrow::Status Reallocate(int64_t old_size, int64_t new_size, int64_t alignment, uint8_t** block) override;
   void Free(uint8_t* block, int64_t size, int64_t alignment) override;
 
-  // What the system's pool has given out, what is kept included.
+  // Of the system's pool, which gives out the small ones.
   int64_t bytes_allocated() const override { return base_->bytes_allocated(); }
   int64_t max_memory() const override { return base_->max_memory(); }
   int64_t total_bytes_allocated() const override { return base_->total_bytes_allocated(); }
