@@ -161,10 +161,18 @@ class PreparedProducts {
       after.append_sum(1.0f);
       attributes.set_post_ops(after);
     }
-    const dnnl::matmul::desc description = a.bias ? dnnl::matmul::desc(product.a, product.b, product.bias, product.c)
-                                                  : dnnl::matmul::desc(product.a, product.b, product.c);
-    product.primitive = dnnl::matmul({description, attributes, engine_});
+    product.primitive = dnnl::matmul(described(product, attributes));
     return std::make_shared<Product>(std::move(product));
+  }
+
+  // Debian 12 has oneDNN 2, Debian 13 and Ubuntu 24.04 have oneDNN 3, which takes the arguments without a descriptor
+  // round them. A bias that is none is an empty one.
+  dnnl::matmul::primitive_desc described(const Product& p, const dnnl::primitive_attr& attributes) const {
+#if DNNL_VERSION_MAJOR >= 3
+    return {engine_, p.a, p.b, p.bias, p.c, attributes};
+#else
+    return {dnnl::matmul::desc(p.a, p.b, p.bias, p.c), attributes, engine_};
+#endif
   }
 
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};

@@ -2,8 +2,6 @@
 // takes over, and every reason for which a folder is refused.
 #include "model/backbones.h"
 
-#include <catch2/catch.hpp>
-
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -11,6 +9,7 @@
 #include "engine/autograd.h"
 #include "engine/safetensors_folder.h"
 #include "model/weights.h"
+#include "tests/support/catch.h"
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
 #include "tests/support/messages.h"

@@ -1,9 +1,9 @@
 // A checkpoint saved here has nanoVLM's keys: what its strict load_model asks for. tools/check_checkpoint.py tries that
 // itself where PyTorch is.
-#include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
 #include "model/weights.h"
+#include "tests/support/catch.h"
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
 

@@ -1,7 +1,6 @@
 // Batches equal to the reference's, number for number, and what the default does differently.
 #include "data/collate.h"
 
-#include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
 #include <cmath>
@@ -10,6 +9,7 @@
 #include "engine/file.h"
 #include "engine/json.h"
 #include "engine/safetensors.h"
+#include "tests/support/catch.h"
 #include "tests/support/folder.h"
 #include "tests/support/messages.h"
 

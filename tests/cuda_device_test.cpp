@@ -6,9 +6,8 @@
 #include "engine/random.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/matmul/matmul.h"
+#include "tests/support/catch.h"
 #include "tests/support/devices.h"
-
-#include <catch2/catch.hpp>
 
 namespace nanovlm::testing {
 namespace {
@@ -76,7 +75,7 @@ TEST_CASE("a product gives the same bits on every call and every device handle")
 TEST_CASE("more memory than the GPU has is refused with what is left, and the device serves on") {
   for (const Device& device : gpus()) {
     CHECK_THROWS_WITH(empty({int64_t{1} << 42}, DType::f32, device),
-                      Catch::Contains("out of memory") && Catch::Contains("left on the device"));
+                      contains("out of memory") && contains("left on the device"));
     CHECK(to_host(zeros({3}, DType::f32, device)) == std::vector<float>(3));
   }
 }

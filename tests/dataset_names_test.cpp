@@ -1,12 +1,12 @@
 // What the name of a data set may stand for, how subsets are mixed, and the reference's order of rows.
 #include "data/dataset.h"
 
-#include <catch2/catch.hpp>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "data/reference_order.h"
+#include "tests/support/catch.h"
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
 #include "tests/support/messages.h"

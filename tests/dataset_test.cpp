@@ -2,7 +2,6 @@
 #include "data/dataset.h"
 #include "data/json_records.h"
 
-#include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "tests/support/catch.h"
 #include "tests/support/folder.h"
 #include "tests/support/messages.h"
 

@@ -1,6 +1,5 @@
 // Whole runs of nanoVLM's train.py from the published form of the data: Parquet rows to losses, validation losses,
 // gradient norms and the weights at the end.
-#include <catch2/catch.hpp>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -10,6 +9,7 @@
 #include "engine/autograd.h"
 #include "model/trainer.h"
 #include "model/weights.h"
+#include "tests/support/catch.h"
 #include "tests/support/golden.h"
 
 using namespace nanovlm;

@@ -1,5 +1,4 @@
 // The engine below the operations: memory, random numbers, schedule, clipping.
-#include <catch2/catch.hpp>
 #include <cmath>
 #include <set>
 
@@ -8,6 +7,7 @@
 #include "engine/optimizer.h"
 #include "engine/random.h"
 #include "engine/schedule.h"
+#include "tests/support/catch.h"
 
 using namespace nanovlm;
 
@@ -29,7 +29,7 @@ TEST_CASE("blocks given back are joined and used again") {
   CHECK(memory.report().reserved == reserved);
   memory.release_unused();
   CHECK(memory.report().reserved == 0);
-  CHECK_THROWS_WITH(memory.free(a), Catch::Contains("not a block in use"));
+  CHECK_THROWS_WITH(memory.free(a), contains("not a block in use"));
 }
 
 TEST_CASE("blocks never overlap, whatever the order") {
@@ -58,8 +58,7 @@ TEST_CASE("out of memory says what was asked, what is in use, and who has it") {
   CachingAllocator memory({[&](size_t bytes) { return left-- > 0 ? host.take(bytes) : nullptr; }, host.give_back});
   memory.allocate(8 << 20, MemoryClass::parameter);
   CHECK_THROWS_WITH(memory.allocate(100 << 20, MemoryClass::activation),
-                    Catch::Contains("asked for 101 MiB") && Catch::Contains("parameters 8") &&
-                        Catch::Contains("at most 8 MiB would fit"));
+                    contains("asked for 101 MiB") && contains("parameters 8") && contains("at most 8 MiB would fit"));
   CHECK_NOTHROW(memory.allocate(4 << 20, MemoryClass::activation));  // what is left still serves
 }
 
@@ -124,14 +123,14 @@ TEST_CASE("clipping scales all gradients by one factor") {
 TEST_CASE("the optimizer refuses what it cannot train") {
   const Device device = Device::open("cpu");
   const Tensor plain = zeros({2}, DType::f32, device);
-  CHECK_THROWS_WITH(AdamW({{{plain}, 0.1}}, {}), Catch::Contains("asks for no gradient"));
+  CHECK_THROWS_WITH(AdamW({{{plain}, 0.1}}, {}), contains("asks for no gradient"));
   Tensor leaf = zeros({2}, DType::f32, device);
   leaf.set_requires_grad();
-  CHECK_THROWS_WITH(AdamW({{{leaf, leaf}, 0.1}}, {}), Catch::Contains("twice"));
+  CHECK_THROWS_WITH(AdamW({{{leaf, leaf}, 0.1}}, {}), contains("twice"));
 }
 
 TEST_CASE("devices that are not there say so in one line") {
-  CHECK_THROWS_WITH(Device::open("tpu"), Catch::Contains("\"tpu\" is unknown"));
+  CHECK_THROWS_WITH(Device::open("tpu"), contains("\"tpu\" is unknown"));
   if (!Device::why_absent("cuda").empty())
-    CHECK_THROWS_WITH(Device::open("cuda"), Catch::Contains("no cuda device: " + Device::why_absent("cuda")));
+    CHECK_THROWS_WITH(Device::open("cuda"), contains("no cuda device: " + Device::why_absent("cuda")));
 }

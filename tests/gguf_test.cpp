@@ -2,14 +2,13 @@
 // (tests/fixtures/gguf), and every kind of damage refused with its place.
 #include "engine/gguf.h"
 
-#include <catch2/catch.hpp>
-
 #include <nlohmann/json.hpp>
 
 #include "data/gguf_tokenizer.h"
 #include "data/prompt.h"
 #include "engine/safetensors.h"
 #include "model/gguf_import.h"
+#include "tests/support/catch.h"
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
 #include "tests/support/messages.h"

@@ -1,11 +1,11 @@
 // Every operation's gradient is the slope of its output: central differences in fp64 of the fp32 forward pass, along
 // random directions, where a difference of two sums of many terms is far above fp32's rounding.
-#include <catch2/catch.hpp>
 #include <cmath>
 
 #include "engine/autograd.h"
 #include "engine/ops.h"
 #include "engine/random.h"
+#include "tests/support/catch.h"
 
 using namespace nanovlm;
 
@@ -155,7 +155,7 @@ TEST_CASE("an operation without a gradient says so by name when one is asked for
   Tensor x = random_normal({2, 8}, 1, random, device).set_requires_grad();
   const RopeTable table = {random_normal({4, 8}, 1, random, device), random_normal({4, 8}, 1, random, device)};
   const Tensor y = rope(x, 1, 8, table, from_host(std::vector<int32_t>{0, 3}, {2}, device));
-  CHECK_THROWS_WITH(backward(contract(y, std::vector<float>(16, 1))), Catch::Contains("rope: has no gradient"));
+  CHECK_THROWS_WITH(backward(contract(y, std::vector<float>(16, 1))), contains("rope: has no gradient"));
 }
 
 TEST_CASE("gradients add up over uses and over backward passes") {
@@ -175,7 +175,7 @@ TEST_CASE("shapes that do not agree are named") {
   CHECK_THROWS_WITH(linear(x, zeros({3, 9}, DType::f32, device), {}, DType::f32),
                     "linear: x is [2, 8], but weight is [3, 9]");
   CHECK_THROWS_WITH(embedding(x, {0, 2}), "embedding: index 1 is 2, but there are 2 rows");
-  CHECK_THROWS_WITH(pixel_shuffle(zeros({8, 4}, DType::f32, device), 1, 2), Catch::Contains("square"));
+  CHECK_THROWS_WITH(pixel_shuffle(zeros({8, 4}, DType::f32, device), 1, 2), contains("square"));
   CHECK_THROWS_WITH(linear_cross_entropy(x, zeros({5, 8}, DType::f32, device), {1, 5}, DType::f32),
-                    Catch::Contains("target 5"));
+                    contains("target 5"));
 }

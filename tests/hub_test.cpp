@@ -1,5 +1,4 @@
 // The parts of hub/ that need no Hub. tests/hub_cli_test.py has the rest, over a socket.
-#include <catch2/catch.hpp>
 
 #include <filesystem>
 #include <map>
@@ -11,6 +10,7 @@
 #include "hub/digest.h"
 #include "hub/http.h"
 #include "hub/repository.h"
+#include "tests/support/catch.h"
 #include "tests/support/folder.h"
 
 using namespace nanovlm;
@@ -114,9 +114,9 @@ TEST_CASE("an endpoint of https leads to no http") {
   settings.endpoint = "https://127.0.0.1:9";
   settings.retries = 0;
   HttpClient client(settings);
-  CHECK_THROWS_WITH(client.exchange({.url = "http://127.0.0.1:9/x"}), Catch::Contains("expected https"));
+  CHECK_THROWS_WITH(client.exchange({.url = "http://127.0.0.1:9/x"}), contains("expected https"));
   CHECK_THROWS_AS(client.exchange({.url = "https://127.0.0.1:9/x"}), NetworkError);
-  CHECK_THROWS_WITH(client.exchange({.url = "file:///etc/passwd"}), Catch::Contains("http or https"));
+  CHECK_THROWS_WITH(client.exchange({.url = "file:///etc/passwd"}), contains("http or https"));
 }
 
 TEST_CASE("names that may become paths") {
@@ -208,7 +208,7 @@ TEST_CASE("what a local folder has is found without a Hub") {
   CHECK(bytes_of(all.path("config.json")) == "{}");
   CHECK(resolve_snapshot(folder.path(), "main", {"*.json"}).files == std::vector<std::string>{"config.json"});
   CHECK_THROWS_WITH(resolve_snapshot(folder.path(), "main", {"*.json", "model.safetensors"}),
-                    Catch::Contains("expected model.safetensors, found none"));
-  CHECK_THROWS_WITH(resolve_snapshot(folder.path(), "main", {"*.bin"}), Catch::Contains("matches *.bin"));
-  CHECK_THROWS_WITH(resolve_snapshot(folder.path() + "/none", "main", {"**"}), Catch::Contains("found neither"));
+                    contains("expected model.safetensors, found none"));
+  CHECK_THROWS_WITH(resolve_snapshot(folder.path(), "main", {"*.bin"}), contains("matches *.bin"));
+  CHECK_THROWS_WITH(resolve_snapshot(folder.path() + "/none", "main", {"**"}), contains("found neither"));
 }

@@ -8,7 +8,6 @@
 
 #include <sys/stat.h>
 #include <unistd.h>
-#include <catch2/catch.hpp>
 
 #include <nlohmann/json.hpp>
 
@@ -16,6 +15,7 @@
 #include "engine/file.h"
 #include "engine/json.h"
 #include "engine/safetensors.h"
+#include "tests/support/catch.h"
 #include "tests/support/messages.h"
 
 using namespace nanovlm;

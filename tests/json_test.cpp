@@ -1,12 +1,12 @@
 // The checked JSON reader: what it accepts, and the exact words with which it refuses the rest.
 #include "engine/json.h"
 
-#include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
 #include <filesystem>
 #include <fstream>
 
+#include "tests/support/catch.h"
 #include "tests/support/messages.h"
 
 using namespace nanovlm;

@@ -1,8 +1,6 @@
 // The loader: one order whatever the number of threads, bad records left out and counted, no hang and no silence.
 #include "data/loader.h"
 
-#include <catch2/catch.hpp>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -13,6 +11,7 @@
 #include "data/dataset.h"
 #include "data/reference_order.h"
 #include "tests/support/buffer.h"
+#include "tests/support/catch.h"
 #include "tests/support/messages.h"
 
 using namespace nanovlm;

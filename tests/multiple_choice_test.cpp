@@ -1,10 +1,10 @@
 // The MMStar rule against the reference's own verdicts.
 #include "data/multiple_choice.h"
 
-#include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
 #include "engine/json.h"
+#include "tests/support/catch.h"
 
 using namespace nanovlm;
 

@@ -2,7 +2,6 @@
 // files that are cut, foreign or damaged.
 #include "data/parquet.h"
 
-#include <catch2/catch.hpp>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -13,6 +12,7 @@
 #include "data/collate.h"
 #include "data/dataset.h"
 #include "engine/random.h"
+#include "tests/support/catch.h"
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
 #include "tests/support/messages.h"

@@ -1,9 +1,9 @@
 // Decoded pictures kept in memory and on disk.
 #include "data/picture_cache.h"
 
-#include <catch2/catch.hpp>
 #include <thread>
 
+#include "tests/support/catch.h"
 #include "tests/support/folder.h"
 #include "tests/support/messages.h"
 

@@ -2,13 +2,12 @@
 // damage named with its place.
 #include "engine/safetensors.h"
 
-#include <catch2/catch.hpp>
-
 #include <bit>
 #include <filesystem>
 
 #include <sys/stat.h>
 
+#include "tests/support/catch.h"
 #include "tests/support/folder.h"
 #include "tests/support/messages.h"
 

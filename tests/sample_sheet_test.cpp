@@ -1,11 +1,10 @@
 // The sheet of samples that people look at: its size, the colours in it, long texts, and what is missing.
 #include "data/sample_sheet.h"
 
-#include <catch2/catch.hpp>
-
 #include <algorithm>
 
 #include "data/unicode.h"
+#include "tests/support/catch.h"
 #include "tests/support/messages.h"
 
 using namespace nanovlm;

@@ -129,9 +129,8 @@ TEST_CASE("planted: divergent barriers and early exits") {
   for (const simt::Options& options : simt_runs()) {
     simt::Executor executor(options);
     CHECK_THROWS_WITH(with_output(divergent_barrier)(executor),
-                      Catch::Contains("divergent barrier") &&
-                          Catch::Contains(simt::text("planted.cuh:", kDivergentLine)) &&
-                          Catch::Contains(simt::text("planted.cuh:", kDivergentLine + 2)));
+                      contains("divergent barrier") && contains(simt::text("planted.cuh:", kDivergentLine)) &&
+                          contains(simt::text("planted.cuh:", kDivergentLine + 2)));
   }
 }
 
@@ -160,8 +159,7 @@ TEST_CASE("planted: shared memory out of bounds") {
     require_named(kSharedPointerLine, "", with_output(shared_pointer_out_of_bounds));
   } else {  // the red zone tells the array, not the line
     simt::Executor executor;
-    CHECK_THROWS_WITH(with_output(shared_pointer_out_of_bounds)(executor),
-                      Catch::Contains("red zone of shared array 'tile'"));
+    CHECK_THROWS_WITH(with_output(shared_pointer_out_of_bounds)(executor), contains("red zone of shared array 'tile'"));
   }
 }
 
@@ -189,8 +187,7 @@ TEST_CASE("planted: global memory out of bounds") {
                   });
   } else {
     simt::Executor executor;
-    CHECK_THROWS_WITH(write(executor),
-                      Catch::Contains("memory past the end of an allocation of 160 bytes was written"));
+    CHECK_THROWS_WITH(write(executor), contains("memory past the end of an allocation of 160 bytes was written"));
   }
 }
 
@@ -209,12 +206,12 @@ TEST_CASE("planted: a block waits for another") {
     options.watchdog_seconds = 0.2;
     simt::Executor executor(options);
     SimtArray<int> count(executor, std::vector<int>(1)), flags(executor, std::vector<int>(5));
-    CHECK_THROWS_WITH(launch("spin", sync_of_the_grid, {5, kThreads, 0, executor.stream()}, count.data()),
-                      Catch::Contains(simt::text("planted.cuh:", kAtomicSpinLine)) &&
-                          Catch::Contains("must not wait for another block"));
-    CHECK_THROWS_WITH(launch("spin", sync_of_the_grid_by_stores, {5, kThreads, 0, executor.stream()}, flags.data()),
-                      Catch::Contains(simt::text("planted.cuh:", kVolatileSpinLine)) &&
-                          Catch::Contains("must not wait for another block"));
+    CHECK_THROWS_WITH(
+        launch("spin", sync_of_the_grid, {5, kThreads, 0, executor.stream()}, count.data()),
+        contains(simt::text("planted.cuh:", kAtomicSpinLine)) && contains("must not wait for another block"));
+    CHECK_THROWS_WITH(
+        launch("spin", sync_of_the_grid_by_stores, {5, kThreads, 0, executor.stream()}, flags.data()),
+        contains(simt::text("planted.cuh:", kVolatileSpinLine)) && contains("must not wait for another block"));
   }
 }
 

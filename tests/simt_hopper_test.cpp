@@ -155,7 +155,7 @@ void check_fails_with(const std::string& what) {
   for (const simt::Options& options : simt_runs()) {
     INFO(name_of(options));
     simt::Executor executor(options);
-    CHECK_THROWS_WITH(box_sums_of<kBug>(executor), Catch::Contains(what));
+    CHECK_THROWS_WITH(box_sums_of<kBug>(executor), contains(what));
   }
 }
 
@@ -275,8 +275,8 @@ TEST_CASE("hopper: without a wait, late work has not been done") {
 
 TEST_CASE("hopper: matrices without a tensor map are refused by name") {
   alignas(16) bf16 data[64];
-  CHECK_THROWS_WITH(tensor_map("mine", data, 4, 12, 64), Catch::Contains("mine: 4 rows of 12"));
-  CHECK_THROWS_WITH(tensor_map("mine", data + 1, 4, 8, 64), Catch::Contains("no tensor map"));
+  CHECK_THROWS_WITH(tensor_map("mine", data, 4, 12, 64), contains("mine: 4 rows of 12"));
+  CHECK_THROWS_WITH(tensor_map("mine", data + 1, 4, 8, 64), contains("no tensor map"));
 }
 
 TEST_CASE("hopper: twins give what a GPU gave") {

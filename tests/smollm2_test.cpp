@@ -1,13 +1,13 @@
 // SmolLM2-135M-Instruct, when it is there: every greedy token as transformers chooses it (tests/fixtures/smollm2).
 //
 //     scripts/smollm2.sh && NANOVLM_SMOLLM2=out/smollm2 build/release/tests/smollm2_test
-#include <catch2/catch.hpp>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "data/tokenizer.h"
 #include "engine/autograd.h"
 #include "model/backbones.h"
+#include "tests/support/catch.h"
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
 

@@ -1,8 +1,7 @@
 // What a survey counts, under each rule for texts that are too long.
 #include "data/survey.h"
 
-#include <catch2/catch.hpp>
-
+#include "tests/support/catch.h"
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
 

@@ -2,7 +2,6 @@
 // that the committed tokenizer does not use.
 #include "data/tokenizer.h"
 
-#include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
 #include <filesystem>
@@ -14,6 +13,7 @@
 #include "data/byte_pair_merger.h"
 #include "data/unicode.h"
 #include "engine/json.h"
+#include "tests/support/catch.h"
 #include "tests/support/messages.h"
 
 using namespace nanovlm;

@@ -3,12 +3,11 @@
 
 #include "engine/ops.h"
 #include "engine/random.h"
+#include "tests/support/catch.h"
 #include "tests/support/messages.h"
 #if defined(NANOVLM_SIMT_KERNELS)
 #include "kernels/simt/executor.h"
 #endif
-
-#include <catch2/catch.hpp>
 
 namespace nanovlm::testing {
 namespace {
@@ -24,8 +23,8 @@ TEST_CASE("a kernel is chosen by name, and an unknown name is refused with the l
   for (const std::string& all : kernels::KernelChoices::all()) CHECK_NOTHROW(choices.choose(all));
   for (const char* unknown : {"attention=", "attention", "=fma", "", "attention=whole", "atten=fma", "attention=fma "})
     CHECK_THROWS_WITH(choices.choose(unknown),
-                      Catch::StartsWith(std::string("kernel: \"") + unknown + "\" is unknown") &&
-                          Catch::Contains("attention_backward=whole"));
+                      Catch::Matchers::StartsWith(std::string("kernel: \"") + unknown + "\" is unknown") &&
+                          contains("attention_backward=whole"));
 }
 
 TEST_CASE("the cpu device has no choice of kernels") {

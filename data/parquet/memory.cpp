@@ -30,7 +30,12 @@ uint8_t* new_block(int64_t bytes) {
 }  // namespace
 
 PageMemory::~PageMemory() {
-  for (const Block& block : kept_) std::free(block.begin);
+  for (const Block& block : kept_) give_back(block);
+}
+
+void PageMemory::give_back(const Block& block) {
+  std::free(block.begin);
+  held_bytes_ -= block.bytes;
 }
 
 arrow::Status PageMemory::Allocate(int64_t size, int64_t alignment, uint8_t** out) {
@@ -47,7 +52,9 @@ arrow::Status PageMemory::Allocate(int64_t size, int64_t alignment, uint8_t** ou
     }
   }
   *out = new_block(bytes);
-  return *out ? arrow::Status::OK() : arrow::Status::OutOfMemory("no memory for ", bytes, " bytes of a page");
+  if (!*out) return arrow::Status::OutOfMemory("no memory for ", bytes, " bytes of a page");
+  held_bytes_ += bytes;
+  return arrow::Status::OK();
 }
 
 arrow::Status PageMemory::Reallocate(int64_t old_size, int64_t new_size, int64_t alignment, uint8_t** block) {
@@ -67,7 +74,7 @@ void PageMemory::Free(uint8_t* block, int64_t size, int64_t alignment) {
   const std::lock_guard lock(mutex_);
   kept_.push_back({block, block_bytes(size)});
   for (kept_bytes_ += kept_.back().bytes; kept_bytes_ > max_kept_bytes_; kept_.pop_front()) {
-    std::free(kept_.front().begin);
+    give_back(kept_.front());
     kept_bytes_ -= kept_.front().bytes;
   }
 }

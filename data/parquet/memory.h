@@ -1,5 +1,6 @@
 // Memory of pages on their way through the page cache.
 #pragma once
+#include <atomic>
 #include <deque>
 #include <mutex>
 
@@ -23,8 +24,9 @@ class PageMemory final : public arrow::MemoryPool {
   arrow::Status Reallocate(int64_t old_size, int64_t new_size, int64_t alignment, uint8_t** block) override;
   void Free(uint8_t* block, int64_t size, int64_t alignment) override;
 
-  // Of the system's pool, which gives out the small ones.
-  int64_t bytes_allocated() const override { return base_->bytes_allocated(); }
+  // What is in use, the small ones of the system's pool included, and what is kept.
+  int64_t bytes_allocated() const override { return base_->bytes_allocated() + held_bytes_.load(); }
+  // Of the system's pool alone.
   int64_t max_memory() const override { return base_->max_memory(); }
   int64_t total_bytes_allocated() const override { return base_->total_bytes_allocated(); }
   int64_t num_allocations() const override { return base_->num_allocations(); }
@@ -36,8 +38,11 @@ class PageMemory final : public arrow::MemoryPool {
     int64_t bytes;
   };
 
+  void give_back(const Block& block);
+
   const int64_t max_kept_bytes_;
   arrow::MemoryPool* const base_ = arrow::default_memory_pool();
+  std::atomic<int64_t> held_bytes_ = 0;  // of all blocks, in use or kept
   std::mutex mutex_;
   std::deque<Block> kept_;  // the last one freed is the last one here
   int64_t kept_bytes_ = 0;

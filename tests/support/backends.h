@@ -2,9 +2,8 @@
 #pragma once
 #include <type_traits>
 
-#include <catch2/catch.hpp>
-
 #include "kernels/cpu.h"
+#include "tests/support/catch.h"
 #include "tests/support/memory.h"
 #if defined(NANOVLM_CUDA_KERNELS)
 #include "kernels/cuda/gpu.h"

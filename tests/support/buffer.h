@@ -9,9 +9,9 @@
 #include <vector>
 
 #include <omp.h>
-#include <catch2/catch.hpp>
 
 #include "kernels/types.h"
+#include "tests/support/catch.h"
 #include "tests/support/memory.h"
 #include "tests/support/values.h"
 

@@ -1,12 +1,12 @@
 // Comparing with golden files.
 #pragma once
-#include <catch2/catch.hpp>
 #include <cmath>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "engine/safetensors.h"
+#include "tests/support/catch.h"
 
 namespace nanovlm::testing {
 

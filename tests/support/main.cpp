@@ -1,8 +1,8 @@
 #define CATCH_CONFIG_RUNNER
-#include <catch2/catch.hpp>
 #include <iostream>
 
 #include "engine/device.h"
+#include "tests/support/catch.h"
 #include "tests/support/memory.h"
 
 int main(int argc, char** argv) {

@@ -4,9 +4,8 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
-
 #include "kernels/simt/executor.h"
+#include "tests/support/catch.h"
 
 namespace nanovlm::testing {
 
