@@ -83,8 +83,9 @@ struct Operands {
             nullptr,
             s.dtype};
   }
-  reference::AttentionSetting setting() const {
-    reference::AttentionSetting setting{to_host_i32(bounds),
+  // Of sequence b alone.
+  reference::AttentionSetting setting(int64_t b) const {
+    reference::AttentionSetting setting{{0, static_cast<int32_t>(s.T)},
                                         s.H,
                                         s.G,
                                         s.D,
@@ -96,9 +97,22 @@ struct Operands {
                                         {}};
     if (s.rope) setting.cos = values_of(cos), setting.sin = values_of(sin);
     if (s.leftpad)
-      for (int64_t row = 0; row < s.rows(); ++row)
-        setting.key_mask.push_back(row / s.T % 2 == 0 || row % s.T >= s.T / 3);
+      for (int64_t t = 0; t < s.T; ++t) setting.key_mask.push_back(b % 2 == 0 || t >= s.T / 3);
     return setting;
+  }
+  // Calls f(b) for every sequence, on all threads: the formula takes far longer than what it checks.
+  template <class F>
+  void for_each_sequence(const F& f) const {
+    kernels::parallel_for(s.B, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) f(b);
+    });
+  }
+  Values part(const Values& all, int64_t b) const {
+    const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(all.size()) / s.B;
+    return Values(all.begin() + b * size, all.begin() + (b + 1) * size);
+  }
+  void put(const Values& part, int64_t b, Values& all) const {
+    std::copy(part.begin(), part.end(), all.begin() + b * static_cast<std::ptrdiff_t>(part.size()));
   }
 
   const char* chosen(const char* operation) const { return q.device().context().kernels.of(operation); }
@@ -122,19 +136,36 @@ struct Operands {
 
   std::vector<Outcome> forward_outcomes() const {
     const Values x = values_of(q), y = values_of(k), z = values_of(v);
-    auto exact = reference::attention<double>(setting(), x, y, z, s.dtype);
-    auto rounded = reference::attention<float>(setting(), x, y, z, s.dtype);
-    return {{"o", values_of(o), std::move(exact.o), std::move(rounded.o)}};
+    Outcome found{"o", values_of(o), Values(x.size()), Values(x.size())};
+    for_each_sequence([&](int64_t b) {
+      const auto of = [&]<class Real>(Type<Real>) {
+        return reference::attention<Real>(setting(b), part(x, b), part(y, b), part(z, b), s.dtype).o;
+      };
+      put(of(Type<double>{}), b, found.exact), put(of(Type<float>{}), b, found.rounded);
+    });
+    return {found};
   }
   std::vector<Outcome> backward_outcomes() const {
-    const auto of = [&]<class Real>(Type<Real>) {
-      return reference::attention_backward<Real>(setting(), values_of(q), values_of(k), values_of(v), values_of(o),
-                                                 values_of(lse), values_of(d_o), s.dtype);
-    };
-    auto exact = of(Type<double>{}), rounded = of(Type<float>{});
-    return {{"dq", values_of(dq), std::move(exact.dq), std::move(rounded.dq), exact.dq_terms},
-            {"dk", values_of(dk), std::move(exact.dk), std::move(rounded.dk), exact.dk_terms},
-            {"dv", values_of(dv), std::move(exact.dv), std::move(rounded.dv)}};
+    const Values in[] = {values_of(q), values_of(k), values_of(v), values_of(o), values_of(lse), values_of(d_o)};
+    std::vector<Outcome> found;
+    for (const auto& [name, x] : {std::pair{"dq", dq}, {"dk", dk}, {"dv", dv}}) {
+      const size_t n = static_cast<size_t>(x.numel());
+      found.push_back({name, values_of(x), Values(n), Values(n)});
+    }
+    std::vector<double> dq_terms(static_cast<size_t>(s.B)), dk_terms(dq_terms);
+    for_each_sequence([&](int64_t b) {
+      const auto of = [&]<class Real>(Type<Real>) {
+        return reference::attention_backward<Real>(setting(b), part(in[0], b), part(in[1], b), part(in[2], b),
+                                                   part(in[3], b), part(in[4], b), part(in[5], b), s.dtype);
+      };
+      const auto exact = of(Type<double>{}), rounded = of(Type<float>{});
+      put(exact.dq, b, found[0].exact), put(exact.dk, b, found[1].exact), put(exact.dv, b, found[2].exact);
+      put(rounded.dq, b, found[0].rounded), put(rounded.dk, b, found[1].rounded), put(rounded.dv, b, found[2].rounded);
+      dq_terms[static_cast<size_t>(b)] = exact.dq_terms, dk_terms[static_cast<size_t>(b)] = exact.dk_terms;
+    });
+    found[0].terms = *std::max_element(dq_terms.begin(), dq_terms.end());
+    found[1].terms = *std::max_element(dk_terms.begin(), dk_terms.end());
+    return found;
   }
 };
 

@@ -1,6 +1,9 @@
 #include "bench/common/case.h"
 
+#include <algorithm>
+
 #include "engine/ops.h"
+#include "kernels/parallel.h"
 
 namespace nanovlm::bench {
 
@@ -15,7 +18,11 @@ Values values_of(const Tensor& x) {
     return Values(values.begin(), values.end());
   }
   const std::vector<float> values = to_host(x);
-  return Values(values.begin(), values.end());
+  Values all(values.size());
+  kernels::parallel_for(static_cast<int64_t>(values.size()), 1 << 16, [&](int64_t begin, int64_t end) {
+    std::copy(values.begin() + begin, values.begin() + end, all.begin() + begin);
+  });
+  return all;
 }
 
 Tensor segment_bounds(int64_t segments, int64_t rows, const Device& device) {
