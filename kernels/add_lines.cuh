@@ -3,7 +3,7 @@
 #pragma once
 #include "kernels/device.cuh"
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 namespace {
 
 // sums[n] = x[0][n] + x[1][n] + ..., in this order, and y[n] += that sum. Either may be null.
@@ -21,4 +21,4 @@ void add_lines(const char* name, const float* x, float* y, float* sums, int64_t 
 }
 
 }  // namespace
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

@@ -20,7 +20,7 @@
 #include "kernels/simt/words.h"
 #endif
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 constexpr int kWarp = 32;  // lanes
 constexpr unsigned kFullMask = 0xffffffff;
@@ -102,4 +102,4 @@ __device__ inline float block_max(float value, Where where = Where::here()) {
   return largest;
 }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

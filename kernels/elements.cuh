@@ -5,7 +5,7 @@
 
 #include "kernels/device.cuh"
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 // How many elements a call of f handles: the argument's type says it.
 template <int N>
@@ -46,4 +46,4 @@ LaunchShape elements_shape(int64_t n, Stream stream) {
   return {ceil_div(n, N * kThreads), kThreads, 0, stream};
 }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

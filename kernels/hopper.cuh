@@ -5,7 +5,7 @@
 #pragma once
 #include "kernels/device.cuh"
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 constexpr int kBoxColumns = 64;  // of bf16: 128 bytes, a row of the swizzle's pattern
 
@@ -20,7 +20,7 @@ __device__ inline uint64_t matrix_descriptor(uint32_t shared_address, int next_b
          field(static_cast<uint32_t>(next_rows)) << 32 | kSwizzle128;
 }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS
 
 #if defined(__CUDACC__)
 #include "kernels/cuda/hopper.cuh"

@@ -7,6 +7,14 @@
 
 #include "kernels/types.h"
 
+// What kernel files share is compiled twice, by nvcc and for the executor on the host, and both end up in one program.
+// Each has an inline namespace of its own, or the linker would take one's functions for the other's.
+#if defined(__CUDACC__)
+#define NANOVLM_WORDS cuda_words
+#else
+#define NANOVLM_WORDS simt_words
+#endif
+
 namespace nanovlm::kernels {
 
 // Blocks of a grid or threads of a block. A plain number is its x.
@@ -23,6 +31,10 @@ struct LaunchShape {
   int64_t shared_bytes = 0;  // dynamic shared memory a block
   Stream stream = {};
 };
+
+}  // namespace nanovlm::kernels
+
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 // Throws where CUDA would refuse the shape, naming the kernel.
 inline void check_shape(const char* name, const LaunchShape& shape) {
@@ -54,4 +66,4 @@ Parameter kernel_argument(const char* name, const Argument& value) {
   return static_cast<Parameter>(value);
 }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

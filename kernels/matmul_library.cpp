@@ -29,7 +29,7 @@ void fill_with_bias(const Matmul& a) {
 void add_bias(const Matmul& a) {
   parallel_for(a.M, ceil_div(kElementsPerTask, a.N), [&](int64_t begin, int64_t end) {
     for (int64_t m = begin; m < end; ++m)
-      for (int64_t n = 0; n < a.N; ++n) static_cast<float*>(a.c)[m * a.N + n] += a.bias[n];
+      for (int64_t n = 0; n < a.N; ++n) static_cast<float*>(a.c)[m * a.N + n] += static_cast<const float*>(a.bias)[n];
   });
 }
 
@@ -56,13 +56,19 @@ void convert(const void* from, int64_t step, int64_t row, int64_t column, int64_
   });
 }
 
+float bias_at(const Matmul& a, int64_t n) {
+  if (!a.bias) return 0;
+  return a.out == DType::bf16 ? static_cast<float>(static_cast<const bf16*>(a.bias)[n])
+                              : static_cast<const float*>(a.bias)[n];
+}
+
 // Finishes the block of c that starts at (row, column): adds what is to be added, rounds and stores.
 void store(const Matmul& a, const float* sum, int64_t row, int64_t column, int64_t rows, int64_t columns) {
   parallel_for(rows, ceil_div(kElementsPerTask, columns), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r)
       for (int64_t i = 0; i < columns; ++i) {
         const int64_t at = (row + r) * a.N + column + i;
-        const float value = sum[r * columns + i] + (a.bias ? a.bias[column + i] : 0);
+        const float value = sum[r * columns + i] + bias_at(a, column + i);
         if (a.out == DType::bf16) static_cast<bf16*>(a.c)[at] = bf16(value);
         if (a.out == DType::f32)
           static_cast<float*>(a.c)[at] = a.accumulate ? static_cast<float*>(a.c)[at] + value : value;
@@ -118,7 +124,7 @@ class PreparedProducts {
         {DNNL_ARG_SRC, dnnl::memory(product->a, engine_, const_cast<void*>(a.a))},
         {DNNL_ARG_WEIGHTS, dnnl::memory(product->b, engine_, const_cast<void*>(a.b))},
         {DNNL_ARG_DST, dnnl::memory(product->c, engine_, a.c)}};
-    if (a.bias) arguments.emplace(DNNL_ARG_BIAS, dnnl::memory(product->bias, engine_, const_cast<float*>(a.bias)));
+    if (a.bias) arguments.emplace(DNNL_ARG_BIAS, dnnl::memory(product->bias, engine_, const_cast<void*>(a.bias)));
     product->primitive.execute(stream, arguments);
     stream.wait();
   }
@@ -154,7 +160,7 @@ class PreparedProducts {
     product.a = matrix(a.M, a.K, a.transpose_a, a.in);
     product.b = matrix(a.K, a.N, a.transpose_b, a.in);
     product.c = matrix(a.M, a.N, false, a.out);
-    product.bias = a.bias ? matrix(1, a.N, false, DType::f32) : memory::desc();
+    product.bias = a.bias ? matrix(1, a.N, false, a.out) : memory::desc();
     dnnl::primitive_attr attributes;
     if (a.accumulate) {
       dnnl::post_ops after;

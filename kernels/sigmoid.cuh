@@ -2,7 +2,7 @@
 #pragma once
 #include "kernels/device.cuh"
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 struct SigmoidPair {
   float plus, minus;
@@ -13,4 +13,4 @@ __device__ inline SigmoidPair sigmoid_pair(float x) {
   return {x < 0 ? small : large, x < 0 ? large : small};
 }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

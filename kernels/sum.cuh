@@ -3,7 +3,7 @@
 #pragma once
 #include "kernels/elements.cuh"
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 constexpr int kSumThreads = 256;
 constexpr int64_t kSumChunk = 16384;
@@ -53,4 +53,4 @@ void sum_in_chunks(const char* name, const float* x, T* y, int64_t n, bool accum
   launch("total", total_kernel<T>, {1, kSumThreads, 0, stream}, sums, y, chunks, accumulate);
 }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

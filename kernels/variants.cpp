@@ -11,6 +11,7 @@ struct Variant {
 
 // Of each operation in the order in which it tries them.
 constexpr Variant kVariants[] = {
+    {"attention", "whole"},
     {"attention", "mma"},
     {"attention", "fma"},
     {"attention_backward", "whole"},

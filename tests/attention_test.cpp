@@ -43,6 +43,9 @@ const Case kCases[] = {
     {{20}, 1, 1, 96, false, true, Mask::random},
     {{260}, 1, 1, 8, true, true},
     {{50}, 2, 2, 32, true, false, Mask::none, 100},
+    {{128, 17}, 6, 2, 64, true, true},
+    {{196}, 1, 1, 64, false, false},
+    {{250, 3}, 2, 2, 32, true, true, Mask::vlm},
 };
 
 std::vector<uint8_t> mask_of(Mask kind, const std::vector<int32_t>& lengths, Random& random) {
@@ -146,13 +149,14 @@ struct Forward {
 };
 
 template <class Backend>
-Forward forward(Backend backend, Stream stream, Operands& x) {
+Forward forward(Backend backend, Stream stream, Operands& x, const char* kernel = nullptr) {
   const AttentionSetting& s = x.setting;
   Forward out{Buffer(s.R() * s.H * s.D, x.dtype), Buffer(s.R() * s.H, DType::f32)};
   Buffer q = spread(x.q, s.H * s.D, x.q_stride, x.dtype), k = spread(x.k, s.G * s.D, x.k_stride, x.dtype);
   Buffer v = spread(x.v, s.G * s.D, x.v_stride, x.dtype);
-  kernels::attention(
-      backend, kernels::Attention{x.shape(), q, k, v, x.q_stride, x.k_stride, x.v_stride, out.o, out.lse}, stream);
+  kernels::attention(backend,
+                     kernels::Attention{x.shape(), q, k, v, x.q_stride, x.k_stride, x.v_stride, out.o, out.lse, kernel},
+                     stream);
   return out;
 }
 
@@ -195,15 +199,28 @@ void for_each_case(const F& f, int rows = kMostRows) {
     }
 }
 
+// Calls f(Simt{}, stream, "mma") where that is not the operation's own choice: "whole" is.
+template <class F>
+void for_each_mma_kernel([[maybe_unused]] const Operands& x, [[maybe_unused]] const F& f) {
+#if defined(NANOVLM_SIMT_KERNELS)
+  if (x.dtype != DType::bf16 || (x.setting.D != 32 && x.setting.D != 64) || x.k_stride % 8 != 0) return;
+  simt::Executor executor({.order = simt::Order::priorities, .seed = 3});
+  f(Simt{}, executor.stream(), "mma");
+#endif
+}
+
 TEST_CASE("attention is as exact as the plain formula") {
   for_each_case([](Operands& x) {
     const auto exact = reference::attention<double>(x.setting, x.q, x.k, x.v, x.dtype);
     const auto plain = reference::attention<float>(x.setting, x.q, x.k, x.v, x.dtype);
-    for_each_backend([&](auto backend, Stream stream) {
-      const Forward got = forward(backend, stream, x);
+    const auto check_kernel = [&](auto backend, Stream stream, const char* kernel) {
+      INFO("kernel " << (kernel ? kernel : "of the operation's choice"));
+      const Forward got = forward(backend, stream, x, kernel);
       check_close("o", got.o.values(), exact.o, plain.o);
       check_close("lse", got.lse.values(), exact.lse, plain.lse);
-    });
+    };
+    for_each_backend([&](auto backend, Stream stream) { check_kernel(backend, stream, nullptr); });
+    for_each_mma_kernel(x, check_kernel);
   });
 }
 
@@ -224,13 +241,7 @@ TEST_CASE("attention's gradients are as exact as the plain formula") {
       check_close("dv", gathered(got.dv, s.G * s.D, x.v_stride), exact.dv, plain.dv);
     };
     for_each_backend([&](auto backend, Stream stream) { check_kernel(backend, stream, nullptr); });
-#if defined(NANOVLM_SIMT_KERNELS)
-    // Its own choice for these is "whole".
-    if (x.dtype == DType::bf16 && (s.D == 32 || s.D == 64) && x.k_stride % 8 == 0) {
-      simt::Executor executor({.order = simt::Order::priorities, .seed = 3});
-      check_kernel(Simt{}, executor.stream(), "mma");
-    }
-#endif
+    for_each_mma_kernel(x, check_kernel);
   });
 }
 

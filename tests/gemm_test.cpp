@@ -21,7 +21,7 @@ struct Operands {
   explicit Operands(const Case& s) {
     Random random(s.M * 10007 + s.N * 101 + s.K);
     a = random.normal(s.M * s.K, DType::bf16).values(), b = random.normal(s.K * s.N, DType::bf16).values();
-    bias = random.normal(s.N, DType::f32).values(), before = random.normal(s.M * s.N, s.out).values();
+    bias = random.normal(s.N, s.out).values(), before = random.normal(s.M * s.N, s.out).values();
   }
 
   template <class Real>
@@ -46,7 +46,7 @@ Values run(Backend backend, Stream stream, Kernel kernel, const Case& s, const O
     result.insert(result.end(), values.begin(), values.end());
     return Buffer(result, DType::bf16);
   };
-  Buffer a = shifted(o.a), b = shifted(o.b), bias(s.bias ? o.bias : Values{}, DType::f32);
+  Buffer a = shifted(o.a), b = shifted(o.b), bias(s.bias ? o.bias : Values{}, s.out);
   Buffer c = s.accumulate ? Buffer(o.before, s.out) : Buffer(s.M * s.N, s.out);
   multiply(backend, stream, kernel,
            {static_cast<bf16*>(a) + shift, static_cast<bf16*>(b) + shift, c, bias, s.M, s.N, s.K, s.transpose_a,

@@ -48,7 +48,7 @@ TEST_CASE("matmul is as exact as the plain formula") {
       INFO("M " << s.M << ", N " << s.N << ", K " << s.K);
       Random random(s.M * 10007 + s.N * 101 + s.K);
       Buffer a = random.normal(s.M * s.K, v.in), b = random.normal(s.K * s.N, v.in);
-      Buffer bias = random.normal(s.N, DType::f32), before = random.normal(s.M * s.N, v.out);
+      Buffer bias = random.normal(s.N, v.out), before = random.normal(s.M * s.N, v.out);
       const auto formula = [&]<class Real>(Real) {
         return product<Real>(s, v, a.values(), b.values(), bias.values(), before.values());
       };
@@ -58,7 +58,7 @@ TEST_CASE("matmul is as exact as the plain formula") {
         const auto run = [&] {
           Buffer c = v.accumulate ? before : Buffer(s.M * s.N, v.out);
           kernels::matmul(backend,
-                          kernels::Matmul{a, b, c, v.bias ? static_cast<float*>(bias) : nullptr, s.M, s.N, s.K,
+                          kernels::Matmul{a, b, c, v.bias ? static_cast<void*>(bias) : nullptr, s.M, s.N, s.K,
                                           v.transpose_a, v.transpose_b, v.accumulate, v.in, v.out},
                           stream);
           return c;
@@ -74,12 +74,12 @@ TEST_CASE("a product over no terms is the bias, or leaves what was there") {
   for_each_variant([&](const Variant& v) {
     const Case s{3, 5, 0};
     Random random(1);
-    Buffer a(0, v.in), b(0, v.in), bias = random.normal(s.N, DType::f32), before = random.normal(s.M * s.N, v.out);
+    Buffer a(0, v.in), b(0, v.in), bias = random.normal(s.N, v.out), before = random.normal(s.M * s.N, v.out);
     const Values exact = product<float>(s, v, {}, {}, bias.values(), before.values());
     for_each_backend([&](auto backend, Stream stream) {
       Buffer c = v.accumulate ? before : Buffer(s.M * s.N, v.out);
       kernels::matmul(backend,
-                      kernels::Matmul{a, b, c, v.bias ? static_cast<float*>(bias) : nullptr, s.M, s.N, s.K,
+                      kernels::Matmul{a, b, c, v.bias ? static_cast<void*>(bias) : nullptr, s.M, s.N, s.K,
                                       v.transpose_a, v.transpose_b, v.accumulate, v.in, v.out},
                       stream);
       CHECK(max_error(c.values(), exact) == 0);

@@ -30,9 +30,10 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType d
         weight.dtype(), ", but must be f32, or already ", dtype, " where it is not trained");
 
   const Tensor rounded = cast(x.detach(), dtype);
+  const Tensor rounded_bias = bias.defined() ? cast(bias.detach(), out) : Tensor();
   Tensor y = empty({R, N}, out, x.device());
-  matmul(x.device(), {rounded.data(), cast(weight.detach(), dtype).data(), y.data(),
-                      bias.defined() ? bias.f32() : nullptr, R, N, K, false, true, false, dtype, out});
+  matmul(x.device(), {rounded.data(), cast(weight.detach(), dtype).data(), y.data(), rounded_bias.data(), R, N, K,
+                      false, true, false, dtype, out});
 
   const Tensor::Recipe saved = x.dtype() == dtype ? x.recipe() : rounded.recipe();
   const DType x_dtype = x.dtype();

@@ -1,4 +1,4 @@
-// The gradient of attention on a GPU: bf16 of the usual head sizes by tensor cores (mma_whole.cuh, mma_backward.cuh),
+// The gradient of attention on a GPU: bf16 of the usual head sizes by tensor cores (mma_whole_backward.cuh, mma_backward.cuh),
 // the rest by fp32 multiply-adds, for any head size up to 128 and any alignment.
 //
 //   p = e^(scale s - lse),   ds = scale p (do . v - delta),   delta = do . o
@@ -8,7 +8,7 @@
 // first owns queries and meets tiles of keys (dq, delta), the second owns keys and meets tiles of queries (dk, dv).
 // p and ds stay fp32. Bound by shared-memory reads, as the forward direction.
 #include "kernels/attention/fma_tiles.cuh"
-#include "kernels/attention/mma_whole.cuh"
+#include "kernels/attention/mma_whole_backward.cuh"
 
 namespace nanovlm::kernels {
 namespace {

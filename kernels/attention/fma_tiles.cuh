@@ -7,7 +7,7 @@
 #pragma once
 #include "kernels/attention/rows.cuh"
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 constexpr int kTileRows = 32;
 constexpr int kOwnRows = 8;                      // of a warp
@@ -118,4 +118,4 @@ void with_quads(const char* name, int D, const F& f) {
   return f(std::integral_constant<int, 8>{});
 }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

@@ -6,7 +6,7 @@
 #pragma once
 #include "kernels/attention/mma_rows.cuh"
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 // The rows that the two matrices of a block's own rows, or of a tile, come from.
 struct MmaSource {
@@ -238,4 +238,4 @@ inline void launch_on_tensor_cores(const AttentionBackward& a, float* deltas, St
   });
 }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

@@ -7,7 +7,7 @@
 #pragma once
 #include "kernels/attention/mma_rows.cuh"
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 // What one row of a warp's 16 has met so far.
 struct MmaRow {
@@ -134,4 +134,4 @@ inline void launch_on_tensor_cores(const Attention& a, Stream stream) {
   });
 }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

@@ -4,7 +4,7 @@
 #pragma once
 #include "kernels/attention/rows.cuh"
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 constexpr int kMmaRows = 16;  // rows that a warp owns
 constexpr int kMmaTile = 64;  // rows of a tile that all warps meet
@@ -166,4 +166,4 @@ void with_head_size(int D, const F& f) {
   return f(std::integral_constant<int, 128>{});
 }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

@@ -12,7 +12,7 @@
 
 #include "kernels/device.cuh"
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 // The segment and key/value head that a block works on, and which of their tiles.
 struct Place {
@@ -122,4 +122,4 @@ __device__ void store_row(T* to, const float* from, int D, Angles at = {nullptr,
   }
 }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

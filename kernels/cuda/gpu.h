@@ -90,7 +90,7 @@ class Gpu {
 
 }  // namespace nanovlm::cuda
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline cuda_words {  // kernels/launch.h
 
 // Device memory for the kernels of one call, freed in the stream's order once they have run.
 class Scratch {
@@ -107,4 +107,4 @@ class Scratch {
   void* data_;
 };
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline cuda_words

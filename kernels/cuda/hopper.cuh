@@ -5,7 +5,7 @@
 
 #include "kernels/cuda/ptx.cuh"
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 struct TensorMap {
   CUtensorMap map;
@@ -102,4 +102,4 @@ __device__ void wgmma_m64n128k16(float (&d)[64], uint64_t a, uint64_t b, Where =
 
 #undef NANOVLM_HOPPER_ASM
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

@@ -7,7 +7,6 @@
 #include <random>
 
 #include "kernels/cuda/check.h"
-#include "kernels/elementwise/elementwise.h"
 
 namespace nanovlm::cuda {
 namespace {
@@ -66,7 +65,7 @@ struct Products::Prepared {
     set(CUBLASLT_MATMUL_DESC_TRANSB, form.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
     if (form.bias) {
       set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-      set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_32F);
+      set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(form.out));
       // Algorithms are sought for a pointer's alignment; run() puts the true one in its place.
       set_bias(reinterpret_cast<const void*>(uintptr_t{form.alignment}));
     }
@@ -110,7 +109,7 @@ struct Products::Operands {
         a(filled(form.M * form.K * size_of(form.in), form.in)),
         b(filled(form.K * form.N * size_of(form.in), form.in)),
         c(filled(form.M * form.N * size_of(form.out), form.out)),
-        bias(filled(form.N * size_of(DType::f32), DType::f32)),
+        bias(filled(form.N * size_of(form.out), form.out)),
         favourite(gpu.take(static_cast<size_t>(form.M * form.N * size_of(form.out)))),
         other(gpu.take(static_cast<size_t>(form.M * form.N * size_of(form.out)))) {}
   ~Operands() {
@@ -159,17 +158,8 @@ Products::~Products() {
 
 void Products::run(const kernels::Matmul& a) {
   Prepared& product = prepared(form_of(a));
-  if (!product.algorithm) {
-    if (!a.bias || a.out == DType::f32)
-      throw std::runtime_error(describe_product(a.M, a.N, a.K, a.in, a.out) + ": cuBLASLt has no algorithm for it");
-    // The manual promises a bias of the result's own dtype only. Ours is f32, so the sum stays f32 until it is added.
-    kernels::Scratch sum("matmul", gpu_.stream(), a.M * a.N * size_of(DType::f32));
-    kernels::Matmul unrounded = a;
-    unrounded.c = sum.floats();
-    unrounded.out = DType::f32;
-    run(unrounded);
-    return kernels::cast(Cuda{}, {sum.floats(), a.c, a.M * a.N, DType::f32, a.out}, gpu_.stream());
-  }
+  if (!product.algorithm)
+    throw std::runtime_error(describe_product(a.M, a.N, a.K, a.in, a.out) + ": cuBLASLt has no algorithm for it");
   if (a.bias) product.set_bias(a.bias);
   const cublasStatus_t status = launch(product, a.a, a.b, a.c, a.c, *product.algorithm);
   if (status != CUBLAS_STATUS_SUCCESS) library_.check(status, describe_product(a.M, a.N, a.K, a.in, a.out));

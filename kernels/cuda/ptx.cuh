@@ -6,7 +6,7 @@
 #include "kernels/cuda/words.cuh"
 #include "kernels/types.h"
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 template <class T, int N>
 struct alignas(sizeof(T) * N) Vec {
@@ -99,4 +99,4 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
 __device__ inline float low_bf16(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ inline float high_bf16(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

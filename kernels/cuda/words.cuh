@@ -11,7 +11,7 @@
   extern __shared__ __align__(16) unsigned char nanovlm_dynamic_shared[]; \
   type* const name = reinterpret_cast<type*>(nanovlm_dynamic_shared)
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 // A GPU does not record source lines.
 struct Where {
@@ -38,4 +38,4 @@ void launch(const char* name, void (*kernel)(P...), const LaunchShape& shape, co
   gpu.launched(name, shape);
 }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

@@ -6,7 +6,7 @@
 #include "kernels/elements.cuh"
 #include "kernels/gemm/gemm.h"
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 inline void check_gemm(const std::string& name, const Matmul& m) {
   if (m.in != DType::bf16)
@@ -18,7 +18,7 @@ inline void check_gemm(const std::string& name, const Matmul& m) {
 // c = sums (+ bias) (+ c), rounded once.
 struct StoreProduct {
   void* c;
-  const float* bias;
+  const void* bias;
   int64_t N;
   bool accumulate, vectors;
   DType out;
@@ -34,7 +34,7 @@ struct StoreProduct {
   template <int W, class T>
   __device__ void store(T* row, int64_t column, Vec<float, W> value) const {
     if (bias) {
-      const Vec<float, W> added = load_floats<W>(bias + column);
+      const Vec<float, W> added = load_floats<W>(static_cast<const T*>(bias) + column);
       for (int i = 0; i < W; ++i) value[i] += added[i];
     }
     if (accumulate) {
@@ -63,4 +63,4 @@ struct StoreProduct {
   }
 };
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

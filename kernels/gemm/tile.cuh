@@ -10,7 +10,7 @@
 #pragma once
 #include "kernels/device.cuh"
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 struct GemmTile {
   static constexpr int kSize = 128;  // rows and columns of sums
@@ -185,4 +185,4 @@ void launch_gemm(const char* name, const bf16* a, const bf16* b, const Epilogue&
          operand(GemmOperand<kTransposeB>{}, b, N), epilogue, M, N, K);
 }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

@@ -14,7 +14,7 @@ struct Matmul {
   const void* a;      // [M, K], or [K, M] if transpose_a
   const void* b;      // [K, N], or [N, K] if transpose_b
   void* c;            // [M, N]
-  const float* bias;  // [N], or null
+  const void* bias;  // [N] out, or null
   int64_t M, N, K;
   bool transpose_a, transpose_b;
   bool accumulate;  // add to what c holds (out = f32 only)

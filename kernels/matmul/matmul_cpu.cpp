@@ -28,7 +28,7 @@ void few_rows(const Matmul& a, const float* x, int64_t begin, int64_t end) {
     dot_products(a.M, x, a.K, as<In>(a.b) + n * a.K, a.K, sum);
     for (int64_t m = 0; m < a.M; ++m) {
       Out& c = as<Out>(a.c)[m * a.N + n];
-      const float biased = a.bias ? sum[m] + a.bias[n] : sum[m];
+      const float biased = a.bias ? sum[m] + static_cast<float>(as<Out>(a.bias)[n]) : sum[m];
       c = Out(a.accumulate ? biased + static_cast<float>(c) : biased);
     }
   }
@@ -56,7 +56,7 @@ void few_rows(const Matmul* products, size_t count) {
 void no_terms(const Matmul& a) {
   with_float(a.out, [&]<class Out>(Type<Out>) {
     for (int64_t i = 0; i < a.M * a.N; ++i) {
-      const float bias = a.bias ? a.bias[i % a.N] : 0;
+      const float bias = a.bias ? static_cast<float>(as<Out>(a.bias)[i % a.N]) : 0;
       as<Out>(a.c)[i] = Out(a.accumulate ? bias + static_cast<float>(as<Out>(a.c)[i]) : bias);
     }
   });

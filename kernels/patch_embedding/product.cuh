@@ -5,7 +5,7 @@
 #pragma once
 #include "kernels/device.cuh"
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 constexpr int kProductTile = 64;   // rows and columns of c that a block owns
 constexpr int kProductDepth = 32;  // of k, at a time
@@ -169,4 +169,4 @@ void launch_product(const char* name, const A& a, const B& b, const Result& resu
   launch(name, product_kernel<T, A, B, Result>, shape, a, b, result, M, N, K);
 }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

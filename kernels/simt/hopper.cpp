@@ -240,7 +240,7 @@ void meet(const char* operation, void* slot, Block::Complete complete, Where whe
 }  // namespace
 }  // namespace nanovlm::simt
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 using namespace simt;
 
@@ -329,4 +329,4 @@ void wgmma_fence(Where where) { meet("wgmma_fence", nullptr, complete_nothing, w
 void wgmma_commit(Where where) { meet("wgmma_commit", nullptr, complete_commit, where); }
 void wgmma_wait_newest(int groups_left, Where where) { meet("wgmma_wait", &groups_left, complete_wait, where); }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

@@ -62,7 +62,7 @@ void matmul(Simt, const Matmul& s, Stream) {
           for (int64_t n = 0; n < width; ++n) {
             T& entry = c[(first + i) * s.N + n0 + n];
             float value = sums[i][n];
-            if (s.bias) value += s.bias[n0 + n];
+            if (s.bias) value += static_cast<float>(static_cast<const T*>(s.bias)[n0 + n]);
             if (s.accumulate) value += static_cast<float>(entry);
             entry = T(value);
           }

@@ -30,7 +30,7 @@
   static constexpr ::nanovlm::simt::SharedKey name##_key{#name, ::nanovlm::simt::Where::here(), true}; \
   const ::nanovlm::simt::SharedArray<type[]> name = ::nanovlm::simt::dynamic_shared_array<type>(name##_key)
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 struct dim3 {
   unsigned x, y, z;
@@ -40,7 +40,7 @@ struct uint3 {
   unsigned x, y, z;
 };
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS
 
 namespace nanovlm::simt {
 
@@ -79,7 +79,7 @@ struct Call {
 
 }  // namespace nanovlm::simt
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 using simt::blockDim;
 using simt::blockIdx;
@@ -202,4 +202,4 @@ constexpr T max(T a, T b) {
   return a < b ? b : a;
 }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS

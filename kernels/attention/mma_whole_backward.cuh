@@ -7,7 +7,7 @@
 #pragma once
 #include "kernels/attention/mma_backward.cuh"
 
-namespace nanovlm::kernels {
+namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
 constexpr int kWholeWarps = 16;  // at most
 constexpr int kWholeItems = 32;  // queries that pass by together
@@ -180,4 +180,4 @@ inline void launch_in_one_block(const AttentionBackward& a, Stream stream) {
   start(std::integral_constant<int, 64>{});
 }
 
-}  // namespace nanovlm::kernels
+}  // namespace nanovlm::kernels::inline NANOVLM_WORDS
