@@ -29,14 +29,15 @@ struct Operands {
   }
   void forward() const {
     on(gate.device(), "swiglu", [&](auto backend, Stream stream) {
-      kernels::swiglu(backend, {gate.data(), up.data(), y.data(), gate.numel(), gate.dtype()}, stream);
+      kernels::swiglu(backend, {gate.data(), up.data(), y.data(), 1, gate.numel(), gate.numel(), gate.dtype()}, stream);
     });
   }
   void backward() const {
     on(gate.device(), "swiglu_backward", [&](auto backend, Stream stream) {
-      kernels::swiglu_backward(
-          backend, {gate.data(), up.data(), dy.data(), dgate.data(), dup.data(), y.data(), gate.numel(), gate.dtype()},
-          stream);
+      kernels::swiglu_backward(backend,
+                               {gate.data(), up.data(), dy.data(), dgate.data(), dup.data(), y.data(), 1, gate.numel(),
+                                gate.numel(), gate.dtype()},
+                               stream);
     });
   }
   // dgate holds what one pass hands to the next.

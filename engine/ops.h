@@ -14,7 +14,9 @@ namespace nanovlm {
 // dtype.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType dtype);
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType dtype, DType out);
-// linear() of the same rows with each weight, without bias; one launch where no gradients are recorded.
+// linear() of the same rows with several weights, without bias, as one product: their columns side by side in one tensor.
+Tensor linear_joined(const Tensor& x, const std::vector<Tensor>& weights, DType dtype);
+// The same in tensors of their own; one launch where no gradients are recorded, and no weight is copied.
 std::vector<Tensor> linear_each(const Tensor& x, const std::vector<Tensor>& weights, DType dtype);
 
 // The residual stream as a sum not yet taken: norms add `delta` and normalise in one pass.
@@ -57,6 +59,7 @@ Tensor attention_decode(const Tensor& q, const Tensor& k, const Tensor& v, Heads
 
 Tensor gelu(const Tensor& x);                         // tanh approximation
 Tensor swiglu(const Tensor& gate, const Tensor& up);  // silu(gate) * up
+Tensor swiglu(const Tensor& gate_up);                 // gate | up side by side, [R, 2 C] -> [R, C]
 
 // Row numbers come from the host, where they are checked, or lie on the device already: a training step has them
 // uploaded before its first launch.

@@ -32,6 +32,8 @@ RopeTable RotaryEmbedding::operator()(int64_t length, const Device& device) cons
 
 Tensor LanguageModelGroupedQueryAttention::operator()(const Tensor& x, const RopeTable& rope, const Segments& texts,
                                                       const Forward& run, const CacheStep* step) const {
+  if (!step && x.device().context().record_gradients)
+    return out_proj(attention(joined(x, run, q_proj, k_proj, v_proj), heads, texts, rope, true), run);
   const auto [q, k, v] = each_of(x, run, q_proj, k_proj, v_proj);
   if (!step) return out_proj(attention(q, k, v, heads, texts, rope, true), run);
 

@@ -54,6 +54,7 @@ struct LanguageModelMLP {
   Linear gate_proj, up_proj, down_proj;
 
   Tensor operator()(const Tensor& x, const Forward& run) const {
+    if (x.device().context().record_gradients) return down_proj(swiglu(joined(x, run, gate_proj, up_proj)), run);
     const auto [gate, up] = each_of(x, run, gate_proj, up_proj);
     return down_proj(swiglu(gate, up), run);
   }

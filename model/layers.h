@@ -42,7 +42,14 @@ struct Linear {
   }
 };
 
-// Layers without bias that read the same rows.
+// Layers without bias that read the same rows, as one product: their columns side by side. It copies their weights,
+// which pays where there are many rows.
+template <class... Layers>
+Tensor joined(const Tensor& x, const Forward& run, const Layers&... layers) {
+  return linear_joined(x, {layers.weight...}, run.dtype);
+}
+
+// The same in a tensor for each.
 template <class... Layers>
 std::array<Tensor, sizeof...(Layers)> each_of(const Tensor& x, const Forward& run, const Layers&... layers) {
   const std::vector<Tensor> y = linear_each(x, {layers.weight...}, run.dtype);

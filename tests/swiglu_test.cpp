@@ -1,5 +1,7 @@
 #include "kernels/swiglu/swiglu.h"
 
+#include <array>
+
 #include "tests/support/backends.h"
 #include "tests/support/fixture.h"
 #include "tests/support/reference.h"
@@ -29,11 +31,11 @@ Outputs run(Backend backend, Stream stream, const Operands& operands, bool in_pl
   const int64_t n = o.gate.values().size();
   const DType dtype = o.gate.dtype();
   Outputs out{Buffer(n, dtype), in_place ? o.dy : Buffer(n, dtype), Buffer(n, dtype), Buffer(n, dtype)};
-  kernels::swiglu(backend, kernels::Swiglu{o.gate, o.up, out.y, n, dtype}, stream);
-  kernels::swiglu_backward(
-      backend,
-      kernels::SwigluBackward{o.gate, o.up, in_place ? out.dgate : o.dy, out.dgate, out.dup, out.y_again, n, dtype},
-      stream);
+  kernels::swiglu(backend, kernels::Swiglu{o.gate, o.up, out.y, 1, n, n, dtype}, stream);
+  kernels::swiglu_backward(backend,
+                           kernels::SwigluBackward{o.gate, o.up, in_place ? out.dgate : o.dy, out.dgate, out.dup,
+                                                   out.y_again, 1, n, n, dtype},
+                           stream);
   return out;
 }
 
@@ -76,13 +78,52 @@ TEST_CASE("swiglu's gradient without the output again") {
     for (DType dtype : kFloatDTypes) {
       Operands o = random_operands(33, dtype, 1);
       Buffer dgate(33, dtype), dup(33, dtype), none(0, dtype);
-      kernels::swiglu_backward(backend, kernels::SwigluBackward{o.gate, o.up, o.dy, dgate, dup, none, 33, dtype},
+      kernels::swiglu_backward(backend, kernels::SwigluBackward{o.gate, o.up, o.dy, dgate, dup, none, 1, 33, 33, dtype},
                                stream);
       const Outputs out = run(backend, stream, o);
       CHECK(dgate.same_bits(out.dgate));
       CHECK(dup.same_bits(out.dup));
       CHECK(dgate.intact());
     }
+  });
+}
+
+// gate | up of R rows, with or without a gap between the two, or rows.
+template <class Backend>
+Outputs run_side_by_side(Backend backend, Stream stream, const Operands& o, int64_t R, int64_t stride) {
+  const Values gate = o.gate.values(), up = o.up.values();
+  const int64_t C = static_cast<int64_t>(gate.size()) / R;
+  const DType dtype = o.gate.dtype();
+  const auto place = [&](int64_t i) { return i / C * stride + i % C; };
+  Values both(static_cast<size_t>(R * stride), 7.0);
+  for (int64_t i = 0; i < R * C; ++i) both[place(i)] = gate[i], both[place(i) + C] = up[i];
+  Buffer in(both, dtype), gradients(Values(both.size(), 7.0), dtype), dy = o.dy;
+  Outputs out{Buffer(R * C, dtype), Buffer(R * C, dtype), Buffer(R * C, dtype), Buffer(R * C, dtype)};
+  const auto half = [&](Buffer& of, int64_t at) {
+    return static_cast<char*>(static_cast<void*>(of)) + at * size_of(dtype);
+  };
+  kernels::swiglu(backend, kernels::Swiglu{half(in, 0), half(in, C), out.y, R, C, stride, dtype}, stream);
+  kernels::swiglu_backward(backend,
+                           kernels::SwigluBackward{half(in, 0), half(in, C), dy, half(gradients, 0), half(gradients, C),
+                                                   out.y_again, R, C, stride, dtype},
+                           stream);
+  const Values found = gradients.values();
+  Values dgate(gate.size()), dup(gate.size());
+  for (int64_t i = 0; i < R * C; ++i) dgate[i] = found[place(i)], dup[i] = found[place(i) + C];
+  for (int64_t r = 0; r < R; ++r)
+    for (int64_t c = 2 * C; c < stride; ++c) CHECK(found[r * stride + c] == 7.0);
+  out.dgate = Buffer(dgate, dtype), out.dup = Buffer(dup, dtype);
+  return out;
+}
+
+TEST_CASE("swiglu of gate and up side by side gives the same bits") {
+  for_each_backend([](auto backend, Stream stream) {
+    for (DType dtype : kFloatDTypes)
+      for (const auto& [R, C, gap] : {std::array<int64_t, 3>{1, 33, 0}, {5, 31, 3}, {3, 576, 0}, {2, 2056, 8}}) {
+        CAPTURE(name_of(dtype), R, C, gap);
+        const Operands operands = random_operands(R * C, dtype, 1);
+        check_same_bits(run(backend, stream, operands), run_side_by_side(backend, stream, operands, R, 2 * C + gap));
+      }
   });
 }
 

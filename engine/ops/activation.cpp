@@ -25,28 +25,62 @@ Tensor gelu(const Tensor& x) {
   });
 }
 
-Tensor swiglu(const Tensor& gate, const Tensor& up) {
-  check(gate.shape() == up.shape() && gate.dtype() == up.dtype(), "swiglu: gate is ", gate.shape(), " ", gate.dtype(),
-        ", but up is ", up.shape(), " ", up.dtype());
-  const auto forward = [](const Tensor& gate, const Tensor& up) {
-    Tensor y = empty_like(gate);
+namespace {
+
+// Views of two tensors, or of both halves of one.
+struct Gated {
+  Tensor gate, up;
+
+  int64_t R() const { return gate.size(0); }
+  int64_t C() const { return gate.size(1); }
+  int64_t stride() const { return gate.strides()[0]; }
+  Tensor forward() const {
+    Tensor y = empty(gate.shape(), gate.dtype(), gate.device());
     on(gate.device(), "swiglu", [&](auto backend, Stream stream) {
-      kernels::swiglu(backend, {gate.data(), up.data(), y.data(), gate.numel(), gate.dtype()}, stream);
+      kernels::swiglu(backend, {gate.data(), up.data(), y.data(), R(), C(), stride(), gate.dtype()}, stream);
     });
     return y;
-  };
-  const Tensor kept_gate = gate.detach(), kept_up = up.detach();
-  Tensor y = forward(kept_gate, kept_up);
-  y.set_recipe([=] { return forward(kept_gate, kept_up); });
-  return record("swiglu", y, {gate, up}, [=](const Tensor& dy, const Needs&) -> Gradients {
-    Tensor dgate = empty_like(kept_gate), dup = empty_like(kept_up);
+  }
+  // Into tensors laid out like these.
+  void backward(const Tensor& dy, const Gated& to) const {
     on(dy.device(), "swiglu_backward", [&](auto backend, Stream stream) {
       kernels::swiglu_backward(
           backend,
-          {kept_gate.data(), kept_up.data(), dy.data(), dgate.data(), dup.data(), nullptr, dy.numel(), dy.dtype()},
+          {gate.data(), up.data(), dy.data(), to.gate.data(), to.up.data(), nullptr, R(), C(), stride(), dy.dtype()},
           stream);
     });
-    return {dgate, dup};
+  }
+};
+
+Gated halves(const Tensor& gate_up) {
+  const int64_t C = gate_up.size(1) / 2;
+  return {gate_up.slice(1, 0, C), gate_up.slice(1, C, 2 * C)};
+}
+
+}  // namespace
+
+Tensor swiglu(const Tensor& gate, const Tensor& up) {
+  check(gate.rank() == 2 && gate.shape() == up.shape() && gate.dtype() == up.dtype(), "swiglu: gate is ", gate.shape(),
+        " ", gate.dtype(), ", but up is ", up.shape(), " ", up.dtype());
+  const Gated kept = {gate.detach(), up.detach()};
+  Tensor y = kept.forward();
+  y.set_recipe([=] { return kept.forward(); });
+  return record("swiglu", y, {gate, up}, [=](const Tensor& dy, const Needs&) -> Gradients {
+    const Gated gradients = {empty_like(kept.gate), empty_like(kept.up)};
+    kept.backward(dy, gradients);
+    return {gradients.gate, gradients.up};
+  });
+}
+
+Tensor swiglu(const Tensor& gate_up) {
+  check(gate_up.rank() == 2 && gate_up.size(1) % 2 == 0, "swiglu: gate | up is ", gate_up.shape());
+  const Gated kept = halves(gate_up.detach());
+  Tensor y = kept.forward();
+  y.set_recipe([=] { return kept.forward(); });
+  return record("swiglu", y, {gate_up}, [=, shape = gate_up.shape()](const Tensor& dy, const Needs&) -> Gradients {
+    Tensor gradient = empty(shape, dy.dtype(), dy.device());
+    kept.backward(dy, halves(gradient));
+    return {gradient};
   });
 }
 

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gemm/gemm.h"
 
@@ -12,56 +14,97 @@ void matmul(const Device& device, const kernels::Matmul& product) {
   });
 }
 
-}  // namespace
-
-// The rounded weight is made anew where it is used, forward and backward: reading it costs far less than the product,
-// and keeping a copy of every weight would cost a third of what the optimizer needs.
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType dtype) {
-  return linear(x, weight, bias, dtype, dtype);
+// The weights one below the other, rounded to dtype. One alone that has it already is itself.
+//
+// They are made anew where they are used, forward and backward: reading them costs far less than the product, and
+// keeping a copy of every weight would cost a third of what the optimizer needs.
+Tensor stacked(const std::vector<Tensor>& weights, int64_t N, DType dtype) {
+  if (weights.size() == 1) return cast(weights[0].detach(), dtype);
+  const Device& device = weights[0].device();
+  const Tensor all = empty({N, weights[0].size(1)}, dtype, device);
+  int64_t row = 0;
+  for (const Tensor& weight : weights) {
+    const Tensor to = all.slice(0, row, row + weight.size(0));
+    on(device, "cast", [&](auto backend, Stream stream) {
+      kernels::cast(backend, {weight.data(), to.data(), weight.numel(), weight.dtype(), dtype}, stream);
+    });
+    row += weight.size(0);
+  }
+  return all;
 }
 
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType dtype, DType out) {
-  check(x.rank() == 2 && weight.rank() == 2 && x.size(1) == weight.size(1), "linear: x is ", x.shape(),
-        ", but weight is ", weight.shape());
-  const int64_t R = x.size(0), K = x.size(1), N = weight.size(0);
-  check(!bias.defined() || bias.shape() == Shape{N}, "linear: bias is ", bias.shape(), ", but weight is ",
-        weight.shape());
-  check(weight.dtype() == DType::f32 || (weight.dtype() == dtype && !weight.requires_grad()), "linear: weight is ",
-        weight.dtype(), ", but must be f32, or already ", dtype, " where it is not trained");
+int64_t rows_of(const char* name, const Tensor& x, const std::vector<Tensor>& weights, DType dtype) {
+  int64_t N = 0;
+  for (const Tensor& weight : weights) {
+    check(x.rank() == 2 && weight.rank() == 2 && x.size(1) == weight.size(1), name, ": x is ", x.shape(),
+          ", but weight is ", weight.shape());
+    check(weight.dtype() == DType::f32 || (weight.dtype() == dtype && !weight.requires_grad()), name, ": weight is ",
+          weight.dtype(), ", but must be f32, or already ", dtype, " where it is not trained");
+    N += weight.size(0);
+  }
+  return N;
+}
 
+// y = x [weights]^T + bias, where the weights stand one below the other: y has their columns side by side.
+Tensor product(const char* name, const Tensor& x, const std::vector<Tensor>& weights, const Tensor& bias, DType dtype,
+               DType out) {
+  const int64_t N = rows_of(name, x, weights, dtype), R = x.size(0), K = x.size(1);
   const Tensor rounded = cast(x.detach(), dtype);
   const Tensor rounded_bias = bias.defined() ? cast(bias.detach(), out) : Tensor();
   Tensor y = empty({R, N}, out, x.device());
-  matmul(x.device(), {rounded.data(), cast(weight.detach(), dtype).data(), y.data(), rounded_bias.data(), R, N, K,
-                      false, true, false, dtype, out});
+  matmul(x.device(), {rounded.data(), stacked(weights, N, dtype).data(), y.data(), rounded_bias.data(), R, N, K, false,
+                      true, false, dtype, out});
 
   const Tensor::Recipe saved = x.dtype() == dtype ? x.recipe() : rounded.recipe();
   const DType x_dtype = x.dtype();
-  return record("linear", y, {x, weight, bias}, [=](const Tensor& gradient, const Needs& needs) -> Gradients {
-    const Tensor dy = cast(gradient, dtype);
-    Tensor dx, dweight, dbias;
+  std::vector<Tensor> inputs = {x, bias};
+  inputs.insert(inputs.end(), weights.begin(), weights.end());
+  Node::record(name, {&y}, inputs, [=](const Gradients& dys, const Needs& needs) -> Gradients {
+    const Tensor dy = cast(dys[0], dtype);
+    Tensor dx, dbias;
     if (needs[0]) {
       dx = empty({R, K}, dtype == DType::f32 ? DType::f32 : x_dtype, dy.device());
-      matmul(dy.device(), {dy.data(), cast(weight.detach(), dtype).data(), dx.data(), nullptr, R, K, N, false, false,
+      matmul(dy.device(), {dy.data(), stacked(weights, N, dtype).data(), dx.data(), nullptr, R, K, N, false, false,
                            false, dtype, dx.dtype()});
       dx = cast(dx, x_dtype);
     }
     const MemoryScope scope(dy.device(), MemoryClass::gradient);
     if (needs[1]) {
-      dweight = gradient_so_far(weight);
-      const bool add = dweight.defined();
-      if (!add) dweight = empty({N, K}, DType::f32, dy.device());
-      matmul(dy.device(),
-             {dy.data(), saved().data(), dweight.data(), nullptr, N, K, R, true, false, add, dtype, DType::f32});
-    }
-    if (needs[2]) {
       dbias = zeros({N}, DType::f32, dy.device());
       on(dy.device(), "column_sum", [&](auto backend, Stream stream) {
         kernels::column_sum(backend, {dy.data(), dbias.f32(), R, N, dtype}, stream);
       });
     }
-    return {dx, dweight, dbias};
+    Gradients gradients = {dx, dbias};
+    gradients.resize(2 + weights.size());
+    if (std::find(needs.begin() + 2, needs.end(), true) == needs.end()) return gradients;
+    Tensor dweight = weights.size() == 1 ? gradient_so_far(weights[0]) : Tensor();
+    const bool add = dweight.defined();
+    if (!add) dweight = empty({N, K}, DType::f32, dy.device());
+    matmul(dy.device(),
+           {dy.data(), saved().data(), dweight.data(), nullptr, N, K, R, true, false, add, dtype, DType::f32});
+    int64_t row = 0;
+    for (size_t i = 0; i < weights.size(); row += weights[i++].size(0))
+      if (needs[2 + i]) gradients[2 + i] = dweight.slice(0, row, row + weights[i].size(0));
+    return gradients;
   });
+  return y;
+}
+
+}  // namespace
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType dtype) {
+  return linear(x, weight, bias, dtype, dtype);
+}
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType dtype, DType out) {
+  check(!bias.defined() || bias.shape() == Shape{weight.size(0)}, "linear: bias is ", bias.shape(), ", but weight is ",
+        weight.shape());
+  return product("linear", x, {weight}, bias, dtype, out);
+}
+
+Tensor linear_joined(const Tensor& x, const std::vector<Tensor>& weights, DType dtype) {
+  return product("linear_joined", x, weights, {}, dtype, dtype);
 }
 
 std::vector<Tensor> linear_each(const Tensor& x, const std::vector<Tensor>& weights, DType dtype) {
