@@ -157,9 +157,9 @@ constexpr double kSumError = 1e-12;
 
 template <class Backend>
 double sum_of_squares(Backend backend, Stream stream, Buffer x, int64_t n, double before, bool accumulate) {
-  double sum = before;
-  kernels::sum_of_squares(backend, kernels::SumOfSquares{x, &sum, n, accumulate}, stream);
-  return sum;
+  const Number<double> sum(before);
+  kernels::sum_of_squares(backend, kernels::SumOfSquares{x, sum.place(), n, accumulate}, stream);
+  return sum.value();
 }
 
 TEST_CASE("the sum of squares is exact to fp64, and the same on one thread and on two") {
@@ -182,9 +182,10 @@ TEST_CASE("the sum of squares is exact to fp64, and the same on one thread and o
 }
 
 template <class Backend>
-Values clip(Backend backend, Stream stream, double sum, double max_norm) {
+Values clip(Backend backend, Stream stream, double squares, double max_norm) {
+  const Number<double> sum(squares);
   Buffer norm(1, DType::f32), scale(1, DType::f32);
-  kernels::clip_scale(backend, kernels::ClipScale{&sum, norm, scale, max_norm}, stream);
+  kernels::clip_scale(backend, kernels::ClipScale{sum.place(), norm, scale, max_norm}, stream);
   return {norm.values()[0], scale.values()[0]};
 }
 

@@ -101,7 +101,7 @@ struct Operands {
   AttentionSetting setting;
   DType dtype;
   Values q, k, v, d_o;
-  Buffer cos, sin;
+  Buffer bounds, key_mask, positions, cos, sin;
   int64_t q_stride, k_stride, v_stride;
 
   Operands(const Case& c, DType dtype, Random random)
@@ -111,6 +111,9 @@ struct Operands {
         k(random.normal(setting.R() * c.G * c.D, dtype).values()),
         v(random.normal(setting.R() * c.G * c.D, dtype).values()),
         d_o(random.normal(setting.R() * c.H * c.D, dtype).values()),
+        bounds(Values(setting.bounds.begin(), setting.bounds.end()), DType::i32),
+        key_mask(Values(setting.key_mask.begin(), setting.key_mask.end()), DType::u8),
+        positions(Values(setting.positions.begin(), setting.positions.end()), DType::i32),
         cos(setting.cos, DType::f32),
         sin(setting.sin, DType::f32),
         q_stride(c.H * c.D + 8),
@@ -126,21 +129,13 @@ struct Operands {
 
   kernels::AttentionShape shape() {
     const AttentionSetting& s = setting;
-    const bool rope = !s.cos.empty();
-    return {s.R(),
-            static_cast<int64_t>(s.bounds.size()) - 1,
-            s.bounds.data(),
-            longest(),
-            s.key_mask.empty() ? nullptr : s.key_mask.data(),
-            s.H,
-            s.G,
-            s.D,
-            s.causal,
-            static_cast<float>(s.scale),
-            rope ? static_cast<float*>(cos) : nullptr,
-            rope ? static_cast<float*>(sin) : nullptr,
-            s.positions.empty() ? nullptr : s.positions.data(),
-            dtype};
+    return {s.R(),     static_cast<int64_t>(s.bounds.size()) - 1,
+            bounds,    longest(),
+            key_mask,  s.H,
+            s.G,       s.D,
+            s.causal,  static_cast<float>(s.scale),
+            cos,       sin,
+            positions, dtype};
   }
 };
 
@@ -203,7 +198,8 @@ void for_each_case(const F& f, int rows = kMostRows) {
 template <class F>
 void for_each_mma_kernel([[maybe_unused]] const Operands& x, [[maybe_unused]] const F& f) {
 #if defined(NANOVLM_SIMT_KERNELS)
-  if (x.dtype != DType::bf16 || (x.setting.D != 32 && x.setting.D != 64) || x.k_stride % 8 != 0) return;
+  if (!is_tested("simt") || x.dtype != DType::bf16 || (x.setting.D != 32 && x.setting.D != 64) || x.k_stride % 8 != 0)
+    return;
   simt::Executor executor({.order = simt::Order::priorities, .seed = 3});
   f(Simt{}, executor.stream(), "mma");
 #endif
@@ -334,7 +330,7 @@ TEST_CASE("attention agrees with PyTorch, which passes the same rule") {
       const auto rows = [&](const char* name, int64_t heads) { return rows_of(fixture(k, name), heads, T, D); };
       x.q = rows("in.q", H), x.k = rows("in.k", G), x.v = rows("in.v", G), x.d_o = rows("upstream", H);
       const Values mask = fixture(k, "const.mask");
-      x.setting.key_mask.assign(mask.begin(), mask.end());
+      x.setting.key_mask.assign(mask.begin(), mask.end()), x.key_mask = Buffer(mask, DType::u8);
 
       const auto exact = reference::attention<double>(x.setting, x.q, x.k, x.v, x.dtype);
       const auto plain = reference::attention<float>(x.setting, x.q, x.k, x.v, x.dtype);
@@ -383,6 +379,7 @@ TEST_CASE("attention_decode is as exact as the plain formula") {
       const int64_t B = c.lengths.size(), row = c.G * c.D;
       Buffer q = random.normal(B * c.H * c.D, dtype), k = random.normal(B * c.capacity * row, dtype);
       Buffer v = random.normal(B * c.capacity * row, dtype);
+      Buffer lengths(Values(c.lengths.begin(), c.lengths.end()), DType::i32);
       const float scale = 1 / std::sqrt(float(c.D));
 
       Values exact, plain;
@@ -403,8 +400,7 @@ TEST_CASE("attention_decode is as exact as the plain formula") {
       const auto decode = [&](auto backend, Stream stream) {
         Buffer o(B * c.H * c.D, dtype);
         kernels::attention_decode(
-            backend, kernels::AttentionDecode{q, k, v, c.lengths.data(), o, B, c.capacity, c.H, c.G, c.D, scale, dtype},
-            stream);
+            backend, kernels::AttentionDecode{q, k, v, lengths, o, B, c.capacity, c.H, c.G, c.D, scale, dtype}, stream);
         return o;
       };
       for_each_backend(

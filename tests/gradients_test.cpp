@@ -82,8 +82,14 @@ TEST_CASE("gradients are slopes") {
     SECTION(text("rows of ", R, " x ", C)) {
       check_slopes([&](const auto& in) { return linear(in[0], in[1], in[2], f32); },
                    {normal({R, C}), normal({9, C}), normal({9})}, 1);
+      check_slopes(
+          [&](const auto& in) {
+            return linear_joined(in[0], {in[1], in[2]}, f32);
+          },
+          {normal({R, C}), normal({9, C}), normal({4, C})}, 17);
       check_slopes([&](const auto& in) { return gelu(in[0]); }, {normal({R, C})}, 2);
       check_slopes([&](const auto& in) { return swiglu(in[0], in[1]); }, {normal({R, C}), normal({R, C})}, 3);
+      check_slopes([&](const auto& in) { return swiglu(in[0]); }, {normal({R, 2 * C})}, 18);
       check_slopes([&](const auto& in) { return add({in[0], in[1]}); }, {normal({R, C}), normal({R, C})}, 4);
       check_slopes([&](const auto& in) { return scale(in[0], -1.7f); }, {normal({R, C})}, 5);
       if (C > 1) {  // a row of one number is normalised to a sign: no slope to measure

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/cuda/check.h"
+#include "kernels/parallel.h"
 
 namespace nanovlm::cuda {
 namespace {
@@ -11,6 +12,7 @@ namespace {
 constexpr size_t kRing = size_t{64} << 20;
 constexpr size_t kLargestPiece = kRing / 4;  // so that host, bus and device work at the same time
 constexpr size_t kAlignment = 256;
+constexpr int64_t kCopiedByOne = 1 << 20;  // bytes that one thread of the host copies
 
 cudaEvent_t make_event() {
   cudaEvent_t event = nullptr;
@@ -51,7 +53,9 @@ void Staging::upload(void* to, const void* from, size_t bytes) {
 
 void Staging::upload_piece(char* to, const char* from, size_t bytes) {
   const size_t begin = make_room(bytes), end = begin + bytes;
-  std::memcpy(pinned_.get() + begin, from, bytes);
+  kernels::parallel_for(static_cast<int64_t>(bytes), kCopiedByOne, [&](int64_t first, int64_t last) {
+    std::memcpy(pinned_.get() + begin + first, from + first, static_cast<size_t>(last - first));
+  });
   check(cudaMemcpyAsync(twin_.get() + begin, pinned_.get() + begin, bytes, cudaMemcpyHostToDevice, copies_), "upload");
   // A wait takes the event as it stands, so the next piece may record it anew.
   check(cudaEventRecord(copied_, copies_), "upload");

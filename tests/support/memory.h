@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 
 namespace nanovlm::testing {
 
@@ -14,5 +15,20 @@ inline bool is_tested(const char* name) {
 
 void* take_memory(size_t bytes);  // 64-byte aligned
 void give_memory(void* memory);
+
+// One number in such memory.
+template <class T>
+class Number {
+ public:
+  explicit Number(T value) : place_(static_cast<T*>(take_memory(sizeof(T)))) { *place_ = value; }
+  T* place() const { return place_.get(); }
+  T value() const { return *place_; }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { give_memory(p); }
+  };
+  std::unique_ptr<T, Free> place_;
+};
 
 }  // namespace nanovlm::testing
