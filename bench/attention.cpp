@@ -54,11 +54,11 @@ struct Operands {
   void make_angles(const Device& device) {
     std::vector<float> c, n;
     for (int64_t t = 0; t < s.T; ++t)
-      for (int d = 0; d < s.D; ++d) {
-        const double angle = static_cast<double>(t) * std::pow(10000.0, -2.0 * (d % (s.D / 2)) / s.D);
+      for (int d = 0; d < s.D / 2; ++d) {
+        const double angle = static_cast<double>(t) * std::pow(10000.0, -2.0 * d / s.D);
         c.push_back(static_cast<float>(std::cos(angle))), n.push_back(static_cast<float>(std::sin(angle)));
       }
-    cos = from_host(c, {s.T, s.D}, device), sin = from_host(n, {s.T, s.D}, device);
+    cos = from_host(c, {s.T, s.D / 2}, device), sin = from_host(n, {s.T, s.D / 2}, device);
   }
   // The first third of every other sequence is padding.
   void make_mask(const Device& device) {

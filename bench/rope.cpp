@@ -21,10 +21,9 @@ constexpr int64_t kTokens = 128;
 Tensor table(double (*f)(double), const Device& device) {
   std::vector<float> values;
   for (int64_t t = 0; t < kTokens; ++t)
-    for (int d = 0; d < kHeadSize; ++d)
-      values.push_back(
-          static_cast<float>(f(static_cast<double>(t) * std::pow(10000.0, -2.0 * (d % (kHeadSize / 2)) / kHeadSize))));
-  return from_host(values, {kTokens, kHeadSize}, device);
+    for (int d = 0; d < kHeadSize / 2; ++d)
+      values.push_back(static_cast<float>(f(static_cast<double>(t) * std::pow(10000.0, -2.0 * d / kHeadSize))));
+  return from_host(values, {kTokens, kHeadSize / 2}, device);
 }
 
 Instance instance_of(bool inverse, int64_t R, DType dtype, const Device& device, uint64_t seed) {

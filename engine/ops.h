@@ -40,7 +40,7 @@ struct Segments {
   Tensor positions;     // [R] i32, for RoPE; undefined: the place in the segment
 };
 struct RopeTable {
-  Tensor cos, sin;  // [positions, D] f32; undefined: no rotation
+  Tensor cos, sin;  // [positions, D / 2] f32; undefined: no rotation
 };
 struct Heads {
   int H, G, D;  // query heads, key/value heads, head size

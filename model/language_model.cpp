@@ -3,6 +3,18 @@
 #include <cmath>
 
 namespace nanovlm {
+namespace {
+
+// [positions, D / 2] -> [positions, D], as nanoVLM keeps angles: every one for both columns that it turns.
+Tensor both_halves(const Tensor& angles) {
+  const int64_t half = angles.size(1);
+  std::vector<float> values = to_host(angles), twice;
+  for (auto row = values.begin(); row != values.end(); row += half)
+    for (int copy = 0; copy < 2; ++copy) twice.insert(twice.end(), row, row + half);
+  return from_host(twice, {angles.size(0), 2 * half}, angles.device());
+}
+
+}  // namespace
 
 std::vector<float> RotaryEmbedding::inv_freq() const {
   std::vector<float> frequencies;
@@ -19,15 +31,14 @@ RopeTable RotaryEmbedding::operator()(int64_t length, const Device& device) cons
   if (length > max_positions)
     for (float& f : frequencies)
       f /= static_cast<float>(static_cast<double>(length) / static_cast<double>(max_positions));
-  const size_t D = static_cast<size_t>(head_dim), half = D / 2;
-  std::vector<float> cos(static_cast<size_t>(length) * D), sin(cos.size());
-  for (size_t t = 0; t < static_cast<size_t>(length); ++t)
-    for (size_t d = 0; d < D; ++d) {
-      const float angle = static_cast<float>(t) * frequencies[d % half];
-      cos[t * D + d] = std::cos(angle) * static_cast<float>(attn_scaling);
-      sin[t * D + d] = std::sin(angle) * static_cast<float>(attn_scaling);
+  std::vector<float> cos, sin;
+  for (int64_t t = 0; t < length; ++t)
+    for (const float frequency : frequencies) {
+      const float angle = static_cast<float>(t) * frequency;
+      cos.push_back(std::cos(angle) * static_cast<float>(attn_scaling));
+      sin.push_back(std::sin(angle) * static_cast<float>(attn_scaling));
     }
-  return {from_host(cos, {length, head_dim}, device), from_host(sin, {length, head_dim}, device)};
+  return {from_host(cos, {length, head_dim / 2}, device), from_host(sin, {length, head_dim / 2}, device)};
 }
 
 Tensor LanguageModelGroupedQueryAttention::operator()(const Tensor& x, const RopeTable& rope, const Segments& texts,
@@ -85,8 +96,7 @@ LanguageModel::LanguageModel(const VLMConfig& config, const Device& device)
 Tensor LanguageModel::operator()(const Tensor& embeddings, const Segments& texts, const RopeTable& rope,
                                  const Forward& run, KvCache* cache, const Tensor& cache_rows,
                                  const Tensor& cache_lengths) const {
-  run.show("rope.cos", rope.cos);
-  run.show("rope.sin", rope.sin);
+  if (run.trace) run.show("rope.cos", both_halves(rope.cos)), run.show("rope.sin", both_halves(rope.sin));
   Residual x = {embeddings, {}};
   for (size_t i = 0; i < blocks.size(); ++i) {
     const std::string name = "decoder.blocks." + std::to_string(i);

@@ -66,10 +66,10 @@ AttentionSetting setting_of(const Case& c, Random& random) {
   s.scale = static_cast<float>(s.scale);
   for (int32_t length : c.lengths) s.bounds.push_back(s.bounds.back() + length);
   if (!c.rope) return s;
-  // Any tables will do: a kernel must not assume that their halves agree, nor that positions count up from 0.
+  // Any tables will do: a kernel must not assume that positions count up from 0.
   const int64_t positions = s.R() + 5;
-  s.cos = random.normal(positions * c.D, DType::f32).values();
-  s.sin = random.normal(positions * c.D, DType::f32).values();
+  s.cos = random.normal(positions * c.D / 2, DType::f32).values();
+  s.sin = random.normal(positions * c.D / 2, DType::f32).values();
   if (c.lengths.size() > 1)
     for (double p : random.integers(s.R(), positions).values()) s.positions.push_back(static_cast<int32_t>(p));
   return s;

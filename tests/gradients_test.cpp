@@ -127,7 +127,7 @@ TEST_CASE("gradients are slopes") {
     segments.bounds = from_host(std::vector<int32_t>{0, 6, 6, 7, 13}, {5}, device);
     segments.longest = 6;
     segments.key_mask = from_host(std::vector<uint8_t>{1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 0}, {R}, device);
-    RopeTable rope = {normal({6, 8}), normal({6, 8})};
+    RopeTable rope = {normal({6, 4}), normal({6, 4})};
     for (const bool causal : {true, false})
       check_slopes(
           [&](const auto& in) {
@@ -159,7 +159,7 @@ TEST_CASE("an operation without a gradient says so by name when one is asked for
   const Device device = Device::open("cpu");
   Random random(1);
   Tensor x = random_normal({2, 8}, 1, random, device).set_requires_grad();
-  const RopeTable table = {random_normal({4, 8}, 1, random, device), random_normal({4, 8}, 1, random, device)};
+  const RopeTable table = {random_normal({4, 4}, 1, random, device), random_normal({4, 4}, 1, random, device)};
   const Tensor y = rope(x, 1, 8, table, from_host(std::vector<int32_t>{0, 3}, {2}, device));
   CHECK_THROWS_WITH(backward(contract(y, std::vector<float>(16, 1))), contains("rope: has no gradient"));
 }

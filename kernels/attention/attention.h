@@ -7,7 +7,7 @@
 // keys it would have seen without the mask. A batch [B, T] is B segments of T rows.
 //
 // RoPE (half-split): with c = cos[position], s = sin[position] and D' = D / 2,
-//   q'[d] = q[d] c[d] - q[d + D'] s[d],   q'[d + D'] = q[d + D'] c[d + D'] + q[d] s[d + D'];  k alike.
+//   q'[d] = q[d] c[d] - q[d + D'] s[d],   q'[d + D'] = q[d + D'] c[d] + q[d] s[d];  k alike.
 //
 // q, k, v, o and their gradients have `dtype`; scores, softmax, RoPE and accumulation are fp32. Under bf16 the rotated
 // q and k and the probabilities are rounded to bf16 where they enter a product, as PyTorch's autocast does.
@@ -26,7 +26,7 @@ struct AttentionShape {
   int H, G, D;              // query heads, key/value heads (G divides H), head size (even where RoPE is used)
   bool causal;
   float scale;
-  const float *cos, *sin;    // [positions, D] or null: no RoPE
+  const float *cos, *sin;    // [positions, D / 2] or null: no RoPE
   const int32_t* positions;  // [R] row of cos and sin; null: the row's place in its segment
   DType dtype;
 };

@@ -103,7 +103,7 @@ void meet(const AttentionShape& a, const BackwardScratch& s, int64_t at, int64_t
 // Rotates a gradient back and stores it.
 template <class T>
 void store_rotated(const AttentionShape& a, const float* x, T* y, int64_t position) {
-  if (a.cos) return rotate<T>(x, y, a.cos + position * a.D, a.sin + position * a.D, a.D, true);
+  if (a.cos) return rotate<T>(x, y, a.cos + position * (a.D / 2), a.sin + position * (a.D / 2), a.D, true);
   for (int d = 0; d < a.D; ++d) y[d] = T(x[d]);
 }
 

@@ -11,14 +11,13 @@ constexpr int kMmaTile = 64;  // rows of a tile that all warps meet
 constexpr int kMmaWarps = 4;  // of a block, at most
 constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
-// 4 columns of either half of a head, turned and rounded.
-__device__ inline void rotate(Vec<bf16, 4>& low, Vec<bf16, 4>& high, Angles at, int d, int half) {
-  const Vec<float, 4> cos_low = ld16(at.cos + d), cos_high = ld16(at.cos + d + half);
-  const Vec<float, 4> sin_low = ld16(at.sin + d), sin_high = ld16(at.sin + d + half);
+// 4 columns of either half of a head, from column d on, turned and rounded.
+__device__ inline void rotate(Vec<bf16, 4>& low, Vec<bf16, 4>& high, Angles at, int d) {
+  const Vec<float, 4> cos = ld16(at.cos + d), sin = ld16(at.sin + d);
   for (int i = 0; i < 4; ++i) {
     const float x = static_cast<float>(low[i]), y = static_cast<float>(high[i]);
-    low[i] = to_bf16(x * cos_low[i] - y * sin_low[i]);
-    high[i] = to_bf16(y * cos_high[i] + x * sin_high[i]);
+    low[i] = to_bf16(x * cos[i] - y * sin[i]);
+    high[i] = to_bf16(y * cos[i] + x * sin[i]);
   }
 }
 
@@ -34,7 +33,7 @@ __device__ void load_rotated(bf16* to, int rows, const From& from, const AnglesO
     if (x) {
       low = ld8(x + d), high = ld8(x + d + D / 2);
       const Angles at = angles(r);
-      if (at.cos) rotate(low, high, at, d, D / 2);
+      if (at.cos) rotate(low, high, at, d);
     }
     st8(to + r * (D + 8) + d, low), st8(to + r * (D + 8) + d + D / 2, high);
   }
@@ -93,13 +92,12 @@ __device__ void add_rows(float (&sum)[D / 8][4], const float (&w)[N][4], const b
 }
 
 // Turns two neighbours of either half of a gradient's row back, from column d on.
-__device__ inline void turn_back(float* low, float* high, Angles at, int d, int half) {
-  const Vec<float, 2> cos_low = ld8(at.cos + d), cos_high = ld8(at.cos + d + half);
-  const Vec<float, 2> sin_low = ld8(at.sin + d), sin_high = ld8(at.sin + d + half);
+__device__ inline void turn_back(float* low, float* high, Angles at, int d) {
+  const Vec<float, 2> cos = ld8(at.cos + d), sin = ld8(at.sin + d);
   for (int e = 0; e < 2; ++e) {
     const float x = low[e], y = high[e];
-    low[e] = x * cos_low[e] + y * sin_high[e];
-    high[e] = y * cos_high[e] - x * sin_low[e];
+    low[e] = x * cos[e] + y * sin[e];
+    high[e] = y * cos[e] - x * sin[e];
   }
 }
 
@@ -109,7 +107,7 @@ __device__ void turn_back(float (&sum)[D / 8][4], int half, Angles at) {
   if (!at.cos) return;
 #pragma unroll
   for (int j = 0; j < D / 16; ++j)
-    turn_back(&sum[j][2 * half], &sum[j + D / 16][2 * half], at, 8 * j + thread_in_block() % 4 * 2, D / 2);
+    turn_back(&sum[j][2 * half], &sum[j + D / 16][2 * half], at, 8 * j + thread_in_block() % 4 * 2);
 }
 
 // Stores a warp's rows by way of its own place in shared memory: row r to to(r), for r < rows.

@@ -69,7 +69,7 @@ __device__ void make_dq(const WholePlaces<D>& at, int item, int d, int keys, con
   const int column = d + lane % 4 * 2;
   for (int half = 0; half < 2; ++half) {
     float low[2] = {dq[0][2 * half], dq[0][2 * half + 1]}, high[2] = {dq[1][2 * half], dq[1][2 * half + 1]};
-    if (angles[half].cos) turn_back(low, high, angles[half], column, D / 2);
+    if (angles[half].cos) turn_back(low, high, angles[half], column);
     bf16* to = at.q + (item + lane / 4 + 8 * half) * (D + 8) + column;
     *reinterpret_cast<uint32_t*>(to) = pack_bf16(low[0], low[1]);
     *reinterpret_cast<uint32_t*>(to + D / 2) = pack_bf16(high[0], high[1]);

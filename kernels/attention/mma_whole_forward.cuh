@@ -26,7 +26,7 @@ struct RowPart {
       load(low, row + kEach * lane);
       load(high, row + kEach * lane + D / 2);
       if (at.cos)
-        for (int i = 0; i < kEach / 4; ++i) rotate(low[i], high[i], at, kEach * lane + 4 * i, D / 2);
+        for (int i = 0; i < kEach / 4; ++i) rotate(low[i], high[i], at, kEach * lane + 4 * i);
     }
     for (int i = 0; i < kEach / 4; ++i) put(i, low[i]), put(kEach / 4 + i, high[i]);
   }

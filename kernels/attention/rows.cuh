@@ -87,7 +87,7 @@ struct Angles {
 __device__ inline Angles angles_of(const AttentionShape& a, int row, int begin) {
   if (!a.cos) return {nullptr, nullptr};
   const int64_t position = a.positions ? a.positions[row] : row - begin;
-  return {a.cos + position * a.D, a.sin + position * a.D};
+  return {a.cos + position * (a.D / 2), a.sin + position * (a.D / 2)};
 }
 
 // One head of a row, to[width], as fp32: rotated where there are angles, rounded to T, and zeros from D on. A null
@@ -99,7 +99,7 @@ __device__ void load_row(float* to, int width, const T* from, int D, Angles at =
     for (int d = lane; d < half; d += kWarp) {
       const float low = static_cast<float>(from[d]), high = static_cast<float>(from[d + half]);
       to[d] = static_cast<float>(round_to<T>(low * at.cos[d] - high * at.sin[d]));
-      to[d + half] = static_cast<float>(round_to<T>(high * at.cos[d + half] + low * at.sin[d + half]));
+      to[d + half] = static_cast<float>(round_to<T>(high * at.cos[d] + low * at.sin[d]));
     }
   } else if (from) {
     for (int d = lane; d < D; d += kWarp) to[d] = static_cast<float>(from[d]);
@@ -117,8 +117,8 @@ __device__ void store_row(T* to, const float* from, int D, Angles at = {nullptr,
   }
   for (int d = lane; d < half; d += kWarp) {
     const float low = from[d], high = from[d + half];
-    to[d] = round_to<T>(low * at.cos[d] + high * at.sin[d + half]);
-    to[d + half] = round_to<T>(high * at.cos[d + half] - low * at.sin[d]);
+    to[d] = round_to<T>(low * at.cos[d] + high * at.sin[d]);
+    to[d + half] = round_to<T>(high * at.cos[d] - low * at.sin[d]);
   }
 }
 

@@ -110,7 +110,7 @@ void load_plain(const T* x, float* y, int64_t D) {
 template <class T>
 void load_rotated(const AttentionShape& a, const T* x, float* y, int64_t position) {
   if (!a.cos) return load_plain(x, y, a.D);
-  rotate<T>(x, y, a.cos + position * a.D, a.sin + position * a.D, a.D, false);
+  rotate<T>(x, y, a.cos + position * (a.D / 2), a.sin + position * (a.D / 2), a.D, false);
 }
 
 // Rows of the tables of cos and sin.

@@ -14,15 +14,14 @@ __global__ void rope_kernel(const Rope a) {
   const int64_t pair = int64_t(blockIdx.x) * kThreads + threadIdx.x, head = pair / half;
   if (head >= a.R * a.H) return;
   const int d = static_cast<int>(pair % half);
-  const int64_t angle = int64_t(a.positions[head / a.H]) * a.D + d, at = head * a.D + d;
+  const int64_t angle = int64_t(a.positions[head / a.H]) * half + d, at = head * a.D + d;
   const T* x = static_cast<const T*>(a.x) + at;
   T* y = static_cast<T*>(a.y) + at;
 
   const float low = static_cast<float>(x[0]), high = static_cast<float>(x[half]);
-  const float sin_low = a.inverse ? -a.sin[angle + half] : a.sin[angle];
-  const float sin_high = a.inverse ? -a.sin[angle] : a.sin[angle + half];
-  y[0] = round_to<T>(low * a.cos[angle] - high * sin_low);
-  y[half] = round_to<T>(high * a.cos[angle + half] + low * sin_high);
+  const float cos = a.cos[angle], sin = a.inverse ? -a.sin[angle] : a.sin[angle];
+  y[0] = round_to<T>(low * cos - high * sin);
+  y[half] = round_to<T>(high * cos + low * sin);
 }
 
 }  // namespace

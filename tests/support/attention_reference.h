@@ -11,7 +11,7 @@ struct AttentionSetting {
   bool causal;
   double scale;
   std::vector<uint8_t> key_mask;   // [R], or empty
-  Values cos, sin;                 // [positions, D], or empty
+  Values cos, sin;                 // [positions, D / 2], or empty
   std::vector<int32_t> positions;  // [R], or empty
 
   int64_t R() const { return bounds.back(); }
@@ -34,11 +34,10 @@ Values rope(const Values& x, const Values& cos, const Values& sin, const std::ve
   const int half = D / 2;
   for (size_t at = 0; at < x.size(); at += D)
     for (int d = 0; d < half; ++d) {
-      const int64_t low = int64_t(positions[at / D / heads]) * D + d, high = low + half;
-      const Real a = Real(x[at + d]), b = Real(x[at + d + half]);
-      const Real c_low = Real(cos[low]), c_high = Real(cos[high]), s_low = Real(sin[low]), s_high = Real(sin[high]);
-      y[at + d] = stored(inverse ? a * c_low + b * s_high : a * c_low - b * s_low, dtype);
-      y[at + d + half] = stored(inverse ? b * c_high - a * s_low : b * c_high + a * s_high, dtype);
+      const int64_t angle = int64_t(positions[at / D / heads]) * half + d;
+      const Real a = Real(x[at + d]), b = Real(x[at + d + half]), c = Real(cos[angle]), s = Real(sin[angle]);
+      y[at + d] = stored(inverse ? a * c + b * s : a * c - b * s, dtype);
+      y[at + d + half] = stored(inverse ? b * c - a * s : b * c + a * s, dtype);
     }
   return y;
 }
