@@ -63,14 +63,15 @@ struct Operands {
   void backward(const Tensor& added, const Tensor& rounded) const {
     on(x.device(), "norm_backward", [&](auto backend, Stream stream) {
       if (s.centered)
-        kernels::layer_norm_backward(backend,
-                                     {dy.data(), x.f32(), w.f32(), m.f32(), r.f32(), static_cast<float*>(added.data()),
-                                      dx.f32(), rounded.data(), dw.f32(), db.f32(), s.R, s.C, s.dtype},
-                                     stream);
+        kernels::layer_norm_backward(
+            backend,
+            {dy.data(), x.f32(), nullptr, w.f32(), m.f32(), r.f32(), static_cast<float*>(added.data()), dx.f32(),
+             rounded.data(), dw.f32(), db.f32(), s.R, s.C, s.dtype},
+            stream);
       else
         kernels::rms_norm_backward(backend,
-                                   {dy.data(), x.f32(), w.f32(), r.f32(), static_cast<float*>(added.data()), dx.f32(),
-                                    rounded.data(), dw.f32(), s.R, s.C, s.dtype},
+                                   {dy.data(), x.f32(), nullptr, w.f32(), r.f32(), static_cast<float*>(added.data()),
+                                    dx.f32(), rounded.data(), dw.f32(), s.R, s.C, s.dtype},
                                    stream);
     });
   }

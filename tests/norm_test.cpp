@@ -83,20 +83,21 @@ Outputs run(Backend backend, Stream stream, const Operands& operands, bool in_pl
               o.db};
   Buffer& x = in_place ? out.sum : o.x;
   Buffer& dsum = in_place ? out.dx : o.dsum;
+  Buffer none(0, o.dtype);
   const bool summed = static_cast<const void*>(o.delta) != nullptr;
   if (o.centered) {
     kernels::layer_norm(
         backend, kernels::LayerNorm{x, o.delta, o.w, o.b, out.sum, out.y, out.m, out.r, o.R, o.C, o.eps, o.dtype},
         stream);
     kernels::layer_norm_backward(backend,
-                                 kernels::LayerNormBackward{o.dy, summed ? out.sum : x, o.w, out.m, out.r, dsum, out.dx,
-                                                            out.ddelta, out.dw, out.db, o.R, o.C, o.dtype},
+                                 kernels::LayerNormBackward{o.dy, summed ? out.sum : x, none, o.w, out.m, out.r, dsum,
+                                                            out.dx, out.ddelta, out.dw, out.db, o.R, o.C, o.dtype},
                                  stream);
   } else {
     kernels::rms_norm(backend, kernels::RmsNorm{x, o.delta, o.w, out.sum, out.y, out.r, o.R, o.C, o.eps, o.dtype},
                       stream);
     kernels::rms_norm_backward(backend,
-                               kernels::RmsNormBackward{o.dy, summed ? out.sum : x, o.w, out.r, dsum, out.dx,
+                               kernels::RmsNormBackward{o.dy, summed ? out.sum : x, none, o.w, out.r, dsum, out.dx,
                                                         out.ddelta, out.dw, o.R, o.C, o.dtype},
                                stream);
   }
@@ -165,6 +166,52 @@ TEST_CASE("a norm may write x' over x, and dx over dsum") {
   });
 }
 
+// Forward and backward from x and delta, with no room for their sum.
+template <class Backend>
+Outputs run_without_sum(Backend backend, Stream stream, const Operands& operands, const Outputs& with) {
+  Operands o = operands;
+  const int64_t n = o.R * o.C;
+  Buffer none(0, DType::f32);
+  Outputs out{with.sum,
+              Buffer(n, o.dtype),
+              Buffer(o.centered ? o.R : 0, DType::f32),
+              Buffer(o.R, DType::f32),
+              Buffer(n, DType::f32),
+              Buffer(n, o.dtype),
+              o.dw,
+              o.db};
+  if (o.centered) {
+    kernels::layer_norm(backend,
+                        kernels::LayerNorm{o.x, o.delta, o.w, o.b, none, out.y, out.m, out.r, o.R, o.C, o.eps, o.dtype},
+                        stream);
+    kernels::layer_norm_backward(backend,
+                                 kernels::LayerNormBackward{o.dy, o.x, o.delta, o.w, out.m, out.r, o.dsum, out.dx,
+                                                            out.ddelta, out.dw, out.db, o.R, o.C, o.dtype},
+                                 stream);
+  } else {
+    kernels::rms_norm(backend, kernels::RmsNorm{o.x, o.delta, o.w, none, out.y, out.r, o.R, o.C, o.eps, o.dtype},
+                      stream);
+    kernels::rms_norm_backward(
+        backend,
+        kernels::RmsNormBackward{o.dy, o.x, o.delta, o.w, out.r, o.dsum, out.dx, out.ddelta, out.dw, o.R, o.C, o.dtype},
+        stream);
+  }
+  return out;
+}
+
+TEST_CASE("a norm and its gradient add delta on the way, with the same bits") {
+  for_each_backend([](auto backend, Stream stream) {
+    for (bool centered : {false, true})
+      for (DType dtype : kFloatDTypes)
+        for (Case shape : {Case{9, 33}, {70, 132}, {1, 576}, {3, 1000}}) {
+          CAPTURE(centered, name_of(dtype), shape.R, shape.C);
+          const Operands operands(centered, true, shape, dtype);
+          const Outputs out = run(backend, stream, operands);
+          check_same_bits(out, run_without_sum(backend, stream, operands, out));
+        }
+  });
+}
+
 TEST_CASE("norms give the same bits on one thread and on two") {
   for_each_backend([](auto backend) {
     for (bool centered : {false, true}) {
@@ -183,7 +230,7 @@ TEST_CASE("norms skip the outputs that are not asked for") {
     Buffer none(0, DType::f32), y(9 * 33, DType::f32), r(9, DType::f32), dx(9 * 33, DType::f32);
     kernels::rms_norm(backend, kernels::RmsNorm{o.x, none, o.w, none, y, r, 9, 33, o.eps, DType::f32}, stream);
     kernels::rms_norm_backward(
-        backend, kernels::RmsNormBackward{o.dy, o.x, o.w, r, none, dx, none, none, 9, 33, DType::f32}, stream);
+        backend, kernels::RmsNormBackward{o.dy, o.x, none, o.w, r, none, dx, none, none, 9, 33, DType::f32}, stream);
     CHECK(dx.same_bits(run(backend, stream, o).dx));
   });
 }

@@ -20,16 +20,17 @@ struct ResidualGradient {
   }
 };
 
-// What the gradient needs of the rows that were normalised. Where they are the sum of rows that are kept anyway and of
-// a bf16 delta, keeping the delta and adding again takes half the memory of keeping the sum.
-Tensor::Recipe kept_sum(const Residual& input, Tensor& sum) {
+// What the gradient keeps of the rows that were normalised: their sum, or, where x is kept anyway and a bf16 delta is
+// half of the sum, what it is a sum of. The kernels add again.
+Residual kept_of(const Residual& input, Tensor& sum) {
   const auto& [x, delta] = input;
-  if (delta.defined() && delta.bytes() < sum.bytes() && !x.has_recipe())
-    sum.set_recipe([input = Residual{x.detach(), delta.detach()}] { return add(input); });
-  return sum.recipe();
+  if (!delta.defined() || delta.bytes() >= sum.bytes() || x.has_recipe()) return {sum.detach(), {}};
+  const Residual kept = {x.detach(), delta.detach()};
+  sum.set_recipe([kept] { return add(kept); });
+  return kept;
 }
 
-const float* f32_or_null(const Tensor& x) { return x.defined() ? x.f32() : nullptr; }
+float* f32_or_null(const Tensor& x) { return x.defined() ? x.f32() : nullptr; }
 
 }  // namespace
 
@@ -37,12 +38,13 @@ Normed rms_norm(const Residual& input, const Tensor& weight, float eps, DType dt
   check_norm("rms_norm", input, weight);
   const auto& [x, delta] = input;
   const int64_t R = x.size(0), C = x.size(1);
-  const Device& device = x.device();
-  const auto forward = [=](const Tensor& x, const Tensor& delta, const Tensor& sum, const Tensor& r) {
-    Tensor y = empty({R, C}, dtype, x.device());
-    on(x.device(), "rms_norm", [&](auto backend, Stream stream) {
-      kernels::rms_norm(backend, {x.f32(), delta.data(), weight.f32(), sum.f32(), y.data(), r.f32(), R, C, eps, dtype},
-                        stream);
+  const Device device = x.device();
+  const auto forward = [=](const Residual& in, const Tensor& sum, const Tensor& r) {
+    Tensor y = empty({R, C}, dtype, in.x.device());
+    on(in.x.device(), "rms_norm", [&](auto backend, Stream stream) {
+      kernels::rms_norm(
+          backend, {in.x.f32(), in.delta.data(), weight.f32(), f32_or_null(sum), y.data(), r.f32(), R, C, eps, dtype},
+          stream);
     });
     return y;
   };
@@ -51,27 +53,24 @@ Normed rms_norm(const Residual& input, const Tensor& weight, float eps, DType dt
 
   const Tensor r = empty({R}, DType::f32, device);
   Tensor sum = delta.defined() ? empty({R, C}, DType::f32, device) : x.detach();
-  Tensor y = forward(x, delta, sum, r);
-  const Tensor::Recipe kept = kept_sum(input, sum);
-  y.set_recipe([=] {
-    const Tensor rows = kept();
-    return forward(rows, {}, rows, r);
-  });
+  Tensor y = forward(input, sum, r);
+  const Residual kept = kept_of(input, sum);
+  y.set_recipe([=] { return forward(kept, {}, r); });
 
   Node::record("rms_norm", {&sum, &y}, {x, delta, weight}, [=](const Gradients& dys, const Needs& needs) -> Gradients {
     check(dys[1].defined(), "rms_norm: no gradient arrived for the normalised rows");
-    const Tensor rows = kept();
-    ResidualGradient out(rows, needs, dtype);
+    ResidualGradient out(kept.x, needs, dtype);
     Tensor dweight;
     if (needs[2]) {
-      const MemoryScope scope(rows.device(), MemoryClass::gradient);
-      dweight = zeros({C}, DType::f32, rows.device());
+      const MemoryScope scope(device, MemoryClass::gradient);
+      dweight = zeros({C}, DType::f32, device);
     }
-    on(rows.device(), "rms_norm_backward", [&](auto backend, Stream stream) {
-      kernels::rms_norm_backward(backend,
-                                 {dys[1].data(), rows.f32(), weight.f32(), r.f32(), f32_or_null(dys[0]), out.dx.f32(),
-                                  out.ddelta.data(), dweight.defined() ? dweight.f32() : nullptr, R, C, dtype},
-                                 stream);
+    on(device, "rms_norm_backward", [&](auto backend, Stream stream) {
+      kernels::rms_norm_backward(
+          backend,
+          {dys[1].data(), kept.x.f32(), kept.delta.data(), weight.f32(), r.f32(), f32_or_null(dys[0]), out.dx.f32(),
+           out.ddelta.data(), dweight.defined() ? dweight.f32() : nullptr, R, C, dtype},
+          stream);
     });
     return {out.dx, out.ddelta, dweight};
   });
@@ -83,14 +82,14 @@ Normed layer_norm(const Residual& input, const Tensor& weight, const Tensor& bia
   check(bias.shape() == weight.shape(), "layer_norm: bias is ", bias.shape(), ", but weight is ", weight.shape());
   const auto& [x, delta] = input;
   const int64_t R = x.size(0), C = x.size(1);
-  const Device& device = x.device();
-  const auto forward = [=](const Tensor& x, const Tensor& delta, const Tensor& sum, const Tensor& m, const Tensor& r) {
-    Tensor y = empty({R, C}, dtype, x.device());
-    on(x.device(), "layer_norm", [&](auto backend, Stream stream) {
-      kernels::layer_norm(
-          backend,
-          {x.f32(), delta.data(), weight.f32(), bias.f32(), sum.f32(), y.data(), m.f32(), r.f32(), R, C, eps, dtype},
-          stream);
+  const Device device = x.device();
+  const auto forward = [=](const Residual& in, const Tensor& sum, const Tensor& m, const Tensor& r) {
+    Tensor y = empty({R, C}, dtype, in.x.device());
+    on(in.x.device(), "layer_norm", [&](auto backend, Stream stream) {
+      kernels::layer_norm(backend,
+                          {in.x.f32(), in.delta.data(), weight.f32(), bias.f32(), f32_or_null(sum), y.data(), m.f32(),
+                           r.f32(), R, C, eps, dtype},
+                          stream);
     });
     return y;
   };
@@ -99,30 +98,27 @@ Normed layer_norm(const Residual& input, const Tensor& weight, const Tensor& bia
 
   const Tensor m = empty({R}, DType::f32, device), r = empty({R}, DType::f32, device);
   Tensor sum = delta.defined() ? empty({R, C}, DType::f32, device) : x.detach();
-  Tensor y = forward(x, delta, sum, m, r);
-  const Tensor::Recipe kept = kept_sum(input, sum);
-  y.set_recipe([=] {
-    const Tensor rows = kept();
-    return forward(rows, {}, rows, m, r);
-  });
+  Tensor y = forward(input, sum, m, r);
+  const Residual kept = kept_of(input, sum);
+  y.set_recipe([=] { return forward(kept, {}, m, r); });
 
   Node::record(
       "layer_norm", {&sum, &y}, {x, delta, weight, bias}, [=](const Gradients& dys, const Needs& needs) -> Gradients {
         check(dys[1].defined(), "layer_norm: no gradient arrived for the normalised rows");
-        const Tensor rows = kept();
-        ResidualGradient out(rows, needs, dtype);
+        ResidualGradient out(kept.x, needs, dtype);
         Tensor dweight, dbias;
         if (needs[2] || needs[3]) {
-          const MemoryScope scope(rows.device(), MemoryClass::gradient);
-          dweight = zeros({C}, DType::f32, rows.device());
-          dbias = zeros({C}, DType::f32, rows.device());
+          const MemoryScope scope(device, MemoryClass::gradient);
+          dweight = zeros({C}, DType::f32, device);
+          dbias = zeros({C}, DType::f32, device);
         }
-        on(rows.device(), "layer_norm_backward", [&](auto backend, Stream stream) {
-          kernels::layer_norm_backward(backend,
-                                       {dys[1].data(), rows.f32(), weight.f32(), m.f32(), r.f32(), f32_or_null(dys[0]),
-                                        out.dx.f32(), out.ddelta.data(), dweight.defined() ? dweight.f32() : nullptr,
-                                        dbias.defined() ? dbias.f32() : nullptr, R, C, dtype},
-                                       stream);
+        on(device, "layer_norm_backward", [&](auto backend, Stream stream) {
+          kernels::layer_norm_backward(
+              backend,
+              {dys[1].data(), kept.x.f32(), kept.delta.data(), weight.f32(), m.f32(), r.f32(), f32_or_null(dys[0]),
+               out.dx.f32(), out.ddelta.data(), dweight.defined() ? dweight.f32() : nullptr,
+               dbias.defined() ? dbias.f32() : nullptr, R, C, dtype},
+              stream);
         });
         return {out.dx, out.ddelta, dweight, dbias};
       });

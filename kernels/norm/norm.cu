@@ -44,24 +44,26 @@ __global__ void norm_kernel(const LayerNorm a) {
 
   Vec<float, kWidth> held[kHeld ? kHeldSteps : 1];
   float m = 0;
-  for_lane_columns<kHeld>(a.C, [&](int step, int64_t c) {
+  const auto load = [&](int64_t c) {
     Vec<float, kWidth> x = load_floats<kWidth>(a.x + offset + c);
     if (a.delta) {
       const Vec<float, kWidth> delta = load_floats<kWidth>(static_cast<const T*>(a.delta) + offset + c);
       for (int i = 0; i < kWidth; ++i) x[i] += delta[i];
-      store_floats<kWidth>(a.sum + offset + c, x);
     }
+    return x;
+  };
+  for_lane_columns<kHeld>(a.C, [&](int step, int64_t c) {
+    const Vec<float, kWidth> x = load(c);
     held[step] = x;
     for (int i = 0; i < kWidth; ++i) m += x[i];
   });
   m = kCentered ? warp_sum(m) / static_cast<float>(a.C) : 0;
 
-  const float* x_sum = a.delta ? a.sum : a.x;
   const auto read = [&](int step, int64_t c) {
     if constexpr (kHeld)
       return held[step];
     else
-      return load_floats<kWidth>(x_sum + offset + c);
+      return load(c);
   };
   float squares = 0;
   for_lane_columns<kHeld>(a.C, [&](int step, int64_t c) {
@@ -79,6 +81,7 @@ __global__ void norm_kernel(const LayerNorm a) {
       for (int i = 0; i < kWidth; ++i) y[i] += b[i];
     }
     store_floats<kWidth>(static_cast<T*>(a.y) + offset + c, y);
+    if (a.delta && a.sum) store_floats<kWidth>(a.sum + offset + c, x);  // last: it may be x
   });
   if (thread_in_block() % kWarp == 0) {
     a.r[row] = r;
@@ -86,11 +89,11 @@ __global__ void norm_kernel(const LayerNorm a) {
   }
 }
 
-// What a lane holds of a row, as it lies in memory; 0 beyond the row's end, and where there is no dsum.
+// What a lane holds of a row, as it lies in memory; 0 beyond the row's end, and where there is no delta or dsum.
 template <class T>
 struct HeldRow {
   Vec<float, 4> x[kHeldSteps] = {}, dsum[kHeldSteps] = {};
-  Vec<T, 4> dy[kHeldSteps] = {};
+  Vec<T, 4> dy[kHeldSteps] = {}, delta[kHeldSteps] = {};
   float m = 0, r;
 
   // Nothing but loads, each with a predicate and no branch: all are under way before the first one is waited for.
@@ -98,13 +101,20 @@ struct HeldRow {
     if (a.m) m = a.m[row];
     for_lane_columns<true>(a.C, [&](int step, int64_t c) {
       x[step] = ld16(a.x + row * a.C + c);
-      const T* from = static_cast<const T*>(a.dy) + row * a.C + c;
-      if constexpr (sizeof(T) == 2)
-        dy[step] = ld8(from);
-      else
-        dy[step] = ld16(from);
+      load(dy[step], static_cast<const T*>(a.dy) + row * a.C + c);
+    });
+    for_lane_columns<true>(a.delta ? a.C : 0, [&](int step, int64_t c) {
+      load(delta[step], static_cast<const T*>(a.delta) + row * a.C + c);
     });
     for_lane_columns<true>(a.dsum ? a.C : 0, [&](int step, int64_t c) { dsum[step] = ld16(a.dsum + row * a.C + c); });
+  }
+
+ private:
+  static __device__ void load(Vec<T, 4>& to, const T* from) {
+    if constexpr (sizeof(T) == 2)
+      to = ld8(from);
+    else
+      to = ld16(from);
   }
 };
 
@@ -137,7 +147,7 @@ __global__ void __launch_bounds__(kBackwardWarps* kWarp, kBackwardBlocks)
       const Vec<float, 4> scale = ld16(&w[(step * kWarp + lane) * 4]);
       for (int i = 0; i < 4; ++i) {
         const float dy = static_cast<float>(held.dy[step][i]), g = dy * scale[i];
-        n[step][i] = (held.x[step][i] - held.m) * held.r;
+        n[step][i] = (held.x[step][i] + static_cast<float>(held.delta[step][i]) - held.m) * held.r;
         sum_g += g, sum_gn += g * n[step][i];
         dw[step][i] += dy * n[step][i];
         if constexpr (kCentered) db[step][i] += dy;
@@ -169,6 +179,12 @@ __global__ void __launch_bounds__(kBackwardWarps* kWarp, kBackwardBlocks)
   }
 }
 
+// x' at one place.
+template <class T>
+__device__ float sum_of(const LayerNormBackward& a, int64_t at) {
+  return a.delta ? a.x[at] + static_cast<float>(static_cast<const T*>(a.delta)[at]) : a.x[at];
+}
+
 // dx of other rows.
 template <class T, bool kCentered>
 __global__ void norm_backward_rereading_kernel(const LayerNormBackward a) {
@@ -177,7 +193,7 @@ __global__ void norm_backward_rereading_kernel(const LayerNormBackward a) {
   const int64_t offset = row * a.C;
   const float m = kCentered ? a.m[row] : 0, r = a.r[row];
   const auto g = [&](int64_t c) { return static_cast<float>(static_cast<const T*>(a.dy)[offset + c]) * a.w[c]; };
-  const auto n = [&](int64_t c) { return (a.x[offset + c] - m) * r; };
+  const auto n = [&](int64_t c) { return (sum_of<T>(a, offset + c) - m) * r; };
 
   float sum_g = 0, sum_gn = 0;
   for_lane_columns<false>(a.C, [&](int, int64_t c) { sum_g += g(c), sum_gn += g(c) * n(c); });
@@ -212,7 +228,7 @@ __global__ void norm_parameters_kernel(const LayerNormBackward a) {
   float dw = 0, db = 0;
   for (int64_t row = 0; row < a.R; ++row) {
     const float dy = static_cast<float>(static_cast<const T*>(a.dy)[row * a.C + c]);
-    dw += dy * ((a.x[row * a.C + c] - (kCentered ? a.m[row] : 0)) * a.r[row]);
+    dw += dy * ((sum_of<T>(a, row * a.C + c) - (kCentered ? a.m[row] : 0)) * a.r[row]);
     db += dy;
   }
   a.dw[c] += dw;
@@ -266,7 +282,8 @@ void rms_norm(ThisBackend, const RmsNorm& a, Stream stream) {
 template <>
 void rms_norm_backward(ThisBackend, const RmsNormBackward& a, Stream stream) {
   backward<false>("rms_norm_backward",
-                  {a.dy, a.x, a.w, nullptr, a.r, a.dsum, a.dx, a.ddelta, a.dw, nullptr, a.R, a.C, a.dtype}, stream);
+                  {a.dy, a.x, a.delta, a.w, nullptr, a.r, a.dsum, a.dx, a.ddelta, a.dw, nullptr, a.R, a.C, a.dtype},
+                  stream);
 }
 
 }  // namespace nanovlm::kernels

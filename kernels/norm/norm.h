@@ -15,7 +15,7 @@ struct RmsNorm {
   const float* x;     // [R, C]
   const void* delta;  // [R, C] dtype, or null
   const float* w;     // [C]
-  float* sum;         // [R, C] x', written where delta is given (may be x itself); unused otherwise
+  float* sum;         // [R, C] x', written where delta is given (may be x itself); or null
   void* y;            // [R, C] dtype
   float* r;           // [R]
   int64_t R, C;
@@ -26,7 +26,8 @@ struct RmsNorm {
 // With g = dy * w:  dx' = dsum + r * (g - x' * r^2 * mean(g * x')),  dw += sum over rows of dy * x' * r
 struct RmsNormBackward {
   const void* dy;     // [R, C] dtype
-  const float* x;     // [R, C] x'
+  const float* x;     // [R, C] x', or x where delta is given
+  const void* delta;  // [R, C] dtype, or null
   const float* w;     // [C]
   const float* r;     // [R]
   const float* dsum;  // [R, C] gradient that reaches x' from elsewhere, or null
@@ -41,7 +42,7 @@ struct LayerNorm {
   const float* x;      // [R, C]
   const void* delta;   // [R, C] dtype, or null
   const float *w, *b;  // [C]
-  float* sum;          // [R, C] x', written where delta is given (may be x itself); unused otherwise
+  float* sum;          // [R, C] x', written where delta is given (may be x itself); or null
   void* y;             // [R, C] dtype
   float *m, *r;        // [R]
   int64_t R, C;
@@ -53,7 +54,8 @@ struct LayerNorm {
 // dw += sum over rows of dy * n,  db += sum over rows of dy
 struct LayerNormBackward {
   const void* dy;      // [R, C] dtype
-  const float* x;      // [R, C] x'
+  const float* x;      // [R, C] x', or x where delta is given
+  const void* delta;   // [R, C] dtype, or null
   const float* w;      // [C]
   const float *m, *r;  // [R]
   const float* dsum;   // [R, C] gradient that reaches x' from elsewhere, or null

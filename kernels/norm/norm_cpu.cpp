@@ -7,6 +7,7 @@
 #include "kernels/norm/norm.h"
 
 #include "kernels/cpu_math.h"
+#include "kernels/cpu_scratch.h"
 
 namespace nanovlm::kernels {
 namespace {
@@ -14,17 +15,11 @@ namespace {
 constexpr int64_t kChunkRows = 128;    // x and dy: 590 KB of f32 at C = 576
 constexpr int64_t kChunkColumns = 16;  // one cache line of f32: the unit in which threads share columns
 
-// Row `row` of x': x + delta, stored in a.sum, or x itself where there is no delta.
+// sum = x + delta
 template <class T>
-const float* input_row(const LayerNorm& a, int64_t row) {
-  const int64_t C = a.C;
-  const float* x = a.x + row * C;
-  if (!a.delta) return x;
-  const T* delta = as<T>(a.delta) + row * C;
-  float* sum = a.sum + row * C;
+void add_row(const float* x, const T* delta, float* sum, int64_t C) {
 #pragma omp simd
   for (int64_t c = 0; c < C; ++c) sum[c] = x[c] + static_cast<float>(delta[c]);
-  return sum;
 }
 
 // Where not kCentered, a.b and a.m are null and the mean is taken as 0.
@@ -32,8 +27,14 @@ template <class T, bool kCentered>
 void forward_rows(const LayerNorm& a, int64_t begin, int64_t end) {
   const int64_t C = a.C;
   const float *w = a.w, *b = a.b;
+  const Floats unwanted(a.delta && !a.sum ? C : 0);  // a row of x' that nobody keeps
   for (int64_t row = begin; row < end; ++row) {
-    const float* x = input_row<T>(a, row);
+    const float* x = a.x + row * C;
+    if (a.delta) {
+      float* const sum = a.sum ? a.sum + row * C : unwanted;
+      add_row(x, as<T>(a.delta) + row * C, sum, C);
+      x = sum;
+    }
     T* y = as<T>(a.y) + row * C;
 
     float m = 0, squares = 0;
@@ -121,15 +122,41 @@ void forward(const LayerNorm& a) {
   });
 }
 
+// Rows [first, first + count), whose x' is at x.
+template <class T>
+LayerNormBackward rows_of(const LayerNormBackward& a, int64_t first, int64_t count, const float* x) {
+  const int64_t at = first * a.C;
+  return {as<T>(a.dy) + at,
+          x,
+          nullptr,
+          a.w,
+          a.m ? a.m + first : nullptr,
+          a.r + first,
+          a.dsum ? a.dsum + at : nullptr,
+          a.dx + at,
+          a.ddelta ? as<T>(a.ddelta) + at : nullptr,
+          a.dw,
+          a.db,
+          count,
+          a.C,
+          a.dtype};
+}
+
 template <class T, bool kCentered>
 void backward(const LayerNormBackward& a) {
+  const Floats sums(a.delta ? kChunkRows * a.C : 0);
   for (int64_t chunk = 0; chunk < a.R; chunk += kChunkRows) {
     const int64_t rows = chunk + kChunkRows < a.R ? kChunkRows : a.R - chunk;
-    parallel_rows(rows, a.C, [&](int64_t begin, int64_t end) { dx_rows<T, kCentered>(a, chunk + begin, chunk + end); });
+    const LayerNormBackward part = rows_of<T>(a, chunk, rows, a.delta ? sums : a.x + chunk * a.C);
+    parallel_rows(rows, a.C, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; a.delta && row < end; ++row)
+        add_row(a.x + (chunk + row) * a.C, as<T>(a.delta) + (chunk + row) * a.C, sums + row * a.C, a.C);
+      dx_rows<T, kCentered>(part, begin, end);
+    });
     if (!a.dw) continue;
     const auto add_columns = [&](int64_t begin, int64_t end) {
       const int64_t last = end * kChunkColumns < a.C ? end * kChunkColumns : a.C;
-      add_parameter_gradients<T, kCentered>(a, chunk, chunk + rows, begin * kChunkColumns, last);
+      add_parameter_gradients<T, kCentered>(part, 0, rows, begin * kChunkColumns, last);
     };
     parallel_for(ceil_div(a.C, kChunkColumns), ceil_div(kGrain, rows * kChunkColumns), add_columns);
   }
@@ -144,7 +171,8 @@ void rms_norm(ThisBackend, const RmsNorm& a, Stream) {
 
 template <>
 void rms_norm_backward(ThisBackend, const RmsNormBackward& a, Stream) {
-  const LayerNormBackward b{a.dy, a.x, a.w, nullptr, a.r, a.dsum, a.dx, a.ddelta, a.dw, nullptr, a.R, a.C, a.dtype};
+  const LayerNormBackward b{a.dy, a.x,      a.delta, a.w,     nullptr, a.r, a.dsum,
+                            a.dx, a.ddelta, a.dw,    nullptr, a.R,     a.C, a.dtype};
   with_float(a.dtype, [&]<class T>(Type<T>) { backward<T, false>(b); });
 }
 
