@@ -16,8 +16,8 @@ void matmul(const Device& device, const kernels::Matmul& product) {
 
 // The weights one below the other, rounded to dtype. One alone that has it already is itself.
 //
-// They are made anew where they are used, forward and backward: reading them costs far less than the product, and
-// keeping a copy of every weight would cost a third of what the optimizer needs.
+// They are made anew where they are used, forward and, on hosts, backward: reading them costs far less than the
+// product, and keeping a copy of every weight would cost a third of what the optimizer needs.
 Tensor stacked(const std::vector<Tensor>& weights, int64_t N, DType dtype) {
   if (weights.size() == 1) return cast(weights[0].detach(), dtype);
   const Device& device = weights[0].device();
@@ -51,9 +51,12 @@ Tensor product(const char* name, const Tensor& x, const std::vector<Tensor>& wei
   const int64_t N = rows_of(name, x, weights, dtype), R = x.size(0), K = x.size(1);
   const Tensor rounded = cast(x.detach(), dtype);
   const Tensor rounded_bias = bias.defined() ? cast(bias.detach(), out) : Tensor();
+  const Tensor weight = stacked(weights, N, dtype);
   Tensor y = empty({R, N}, out, x.device());
-  matmul(x.device(), {rounded.data(), stacked(weights, N, dtype).data(), y.data(), rounded_bias.data(), R, N, K, false,
-                      true, false, dtype, out});
+  matmul(x.device(),
+         {rounded.data(), weight.data(), y.data(), rounded_bias.data(), R, N, K, false, true, false, dtype, out});
+  // A GPU's memory holds them beside the activations of a batch, and a launch for each costs it more.
+  const Tensor kept = x.device().is_host() ? Tensor() : weight;
 
   const Tensor::Recipe saved = x.dtype() == dtype ? x.recipe() : rounded.recipe();
   const DType x_dtype = x.dtype();
@@ -64,8 +67,9 @@ Tensor product(const char* name, const Tensor& x, const std::vector<Tensor>& wei
     Tensor dx, dbias;
     if (needs[0]) {
       dx = empty({R, K}, dtype == DType::f32 ? DType::f32 : x_dtype, dy.device());
-      matmul(dy.device(), {dy.data(), stacked(weights, N, dtype).data(), dx.data(), nullptr, R, K, N, false, false,
-                           false, dtype, dx.dtype()});
+      const Tensor weight = kept.defined() ? kept : stacked(weights, N, dtype);
+      matmul(dy.device(),
+             {dy.data(), weight.data(), dx.data(), nullptr, R, K, N, false, false, false, dtype, dx.dtype()});
       dx = cast(dx, x_dtype);
     }
     const MemoryScope scope(dy.device(), MemoryClass::gradient);
