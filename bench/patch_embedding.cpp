@@ -105,8 +105,8 @@ int main(int argc, char** argv) {
         c.full = pictures * (768.0 / static_cast<double>(s.C));
         c.sources = {"kernels/patch_embedding/patch_embedding.cu", "kernels/matmul/matmul.cu"};
         if (!forward)
-          c.excesses = {
-              {"patch_embedding", "bytes", 1.2, "the gradients of position and weight read dy one after the other"}};
+          c.excesses = {{"patch_embedding", "bytes", 1.2,
+                         "the weight's gradient reads dy after the position's, as bf16 once rounded"}};
         c.make = [=, device = request.device](uint64_t seed) { return instance_of(forward, s, device, seed); };
         cases.push_back(std::move(c));
       }

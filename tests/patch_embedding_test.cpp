@@ -14,8 +14,9 @@ struct Case {
   int64_t P() const { return int64_t{S / p} * (S / p); }
   int64_t K() const { return int64_t{3} * p * p; }
 };
-// One pixel; odd sizes; pixels that fill no patch; the model's patch.
-constexpr Case kCases[] = {{1, 1, 1, 1}, {2, 33, 10, 5}, {3, 31, 13, 4}, {1, 7, 34, 16}};
+// One pixel; odd sizes; pixels that fill no patch; the model's patch; what a GPU has tiles for, in one and in several.
+constexpr Case kCases[] = {{1, 1, 1, 1},   {2, 33, 10, 5},  {3, 31, 13, 4},
+                           {1, 7, 34, 16}, {2, 20, 32, 16}, {1, 130, 36, 8}};
 
 struct Operands {
   Case shape;
@@ -102,6 +103,15 @@ TEST_CASE("patch embedding and its gradients are as exact as the plain formula")
           check_outputs(out, operands);
           check_same_bits(out, run(backend, stream, operands));
         }
+  });
+}
+
+TEST_CASE("patch embedding's gradients are sums over any number of patches") {
+  for_each_backend([](auto backend, Stream stream) {
+    const Operands operands = random_operands({11, 6, 40, 4}, DType::bf16, true);
+    const Outputs out = run(backend, stream, operands);
+    check_outputs(out, operands);
+    check_same_bits(out, run(backend, stream, operands));
   });
 }
 

@@ -1,9 +1,9 @@
 // A product of bf16 matrices by mma.sync, tile by tile of its result; what becomes of the sums is an epilogue's.
 //
 // A block of 8 warps owns 128 x 128 sums, a warp 64 x 32 of them in registers. The operands pass through shared memory
-// in three stages of depth 64: while one is multiplied the next two are on their way (cp.async), with one barrier a
-// stage. 16-byte chunks are swizzled, chunk ^ row % 8, so that neither copies nor ldmatrix meet bank conflicts. In the
-// end the sums go through shared memory once, so that warps meet them in rows.
+// in stages of depth 64, three of them for matrices of bf16: while one is multiplied the next two are on their way
+// (cp.async), with one barrier a stage. 16-byte chunks are swizzled, chunk ^ row % 8, so that neither copies nor
+// ldmatrix meet bank conflicts. In the end the sums go through shared memory once, so that warps meet them in rows.
 //
 // Products are exact, sums fp32 by rising k. Bound by arithmetic: 32 multiply-adds for each byte copied, and 10.7 for
 // each byte that ldmatrix reads. At 128 bytes a clock that is 1,365, more than the 1,024 of an A100's tensor cores.
@@ -26,12 +26,13 @@ struct GemmTile {
 };
 
 // One operand of a product over k: 128 rows of a, or 128 columns of b, are a tile's `outer`. In memory its rows run
-// along k, or along the outer index.
+// along k, or along the outer index. Others (kernels/patch_embedding/pixels.cuh) have the same members.
 template <bool kAlongK>
 struct GemmOperand {
   static constexpr int kRows = kAlongK ? GemmTile::kSize : GemmTile::kDepth;  // of a stage in shared memory
   static constexpr int kColumns = kAlongK ? GemmTile::kDepth : GemmTile::kSize;
   static constexpr int kChunk = 8, kChunks = kColumns / kChunk;
+  static constexpr int kStageEntries = kRows * kColumns;
 
   const bf16* data;
   int64_t rows, columns;  // in memory, without gaps
@@ -58,6 +59,9 @@ struct GemmOperand {
       }
     }
   }
+
+  // What the warp does with its copies once they have arrived, before the block meets.
+  __device__ static void arrived(bf16*) {}
 
   // Four 8x8 matrices of a stage, outer index by k as mma.sync wants them: matrix i starts 8 outer_half(i) further on
   // in outer, 8 k_half(i) further on in k, where this lane belongs to matrix lane / 8.
@@ -136,21 +140,31 @@ __device__ void finish_rows(const float* rows, const GemmPlace& at, int64_t M, c
     epilogue(at.row + row, at.column + 4 * lane, ld16(rows + row * GemmTile::kSumStep + 4 * lane));
 }
 
-template <bool kTransposeA, bool kTransposeB, class Epilogue>
+// The stages of two operands in shared memory: as many as have room where three of bf16 matrices do.
+template <class A, class B>
+struct GemmStages {
+  static constexpr int kEntries = A::kStageEntries + B::kStageEntries;
+  static constexpr int kCount = GemmTile::kStages * GemmTile::kStageEntries / kEntries;
+  static_assert(kCount >= 2);
+};
+
+// Block (x, y) adds up all of k, or where kParts its part y: `share` of it, in whole stages.
+template <bool kParts, class A, class B, class Epilogue>
 __global__ void __launch_bounds__(GemmTile::kThreads, 2)
-    gemm_kernel(const GemmOperand<!kTransposeA> a, const GemmOperand<kTransposeB> b, const Epilogue epilogue, int64_t M,
-                int64_t N, int64_t K) {
-  constexpr int kAhead = GemmTile::kStages - 1;
+    gemm_kernel(const A a, const B b, const Epilogue epilogue, int64_t M, int64_t N, int64_t K, int64_t share) {
+  using Stages = GemmStages<A, B>;
+  constexpr int kAhead = Stages::kCount - 1;
   GPU_SHARED_DYNAMIC(bf16, memory);
   bf16* const stages = memory + 0;
   const GemmPlace at(M, N);
-  const int steps = static_cast<int>(ceil_div(K, GemmTile::kDepth));
-  const auto a_stage = [&](int step) { return stages + step % GemmTile::kStages * GemmTile::kStageEntries; };
-  const auto b_stage = [&](int step) { return a_stage(step) + GemmTile::kStageEntries / 2; };
+  const int64_t first = kParts ? int64_t(blockIdx.y) * share : 0;
+  const int steps = static_cast<int>(ceil_div(kParts ? min(share, K - first) : K, GemmTile::kDepth));
+  const auto a_stage = [&](int step) { return stages + step % Stages::kCount * Stages::kEntries; };
+  const auto b_stage = [&](int step) { return a_stage(step) + A::kStageEntries; };
   const auto copy = [&](int step) {
     if (step < steps) {
-      a.copy(a_stage(step), at.row, int64_t{step} * GemmTile::kDepth);
-      b.copy(b_stage(step), at.column, int64_t{step} * GemmTile::kDepth);
+      a.copy(a_stage(step), at.row, first + int64_t{step} * GemmTile::kDepth);
+      b.copy(b_stage(step), at.column, first + int64_t{step} * GemmTile::kDepth);
     }
     cp_async_commit();  // one group a step, even if empty
   };
@@ -159,9 +173,10 @@ __global__ void __launch_bounds__(GemmTile::kThreads, 2)
   for (int step = 0; step < kAhead; ++step) copy(step);
   for (int step = 0; step < steps; ++step) {
     cp_async_wait<kAhead - 1>();
+    A::arrived(a_stage(step)), B::arrived(b_stage(step));
     __syncthreads();  // everyone's copies have arrived, and the stage before this one has been read
     copy(step + kAhead);
-    sums.add<GemmOperand<!kTransposeA>, GemmOperand<kTransposeB>>(a_stage(step), b_stage(step));
+    sums.template add<A, B>(a_stage(step), b_stage(step));
   }
 
   cp_async_wait<0>();
@@ -172,17 +187,34 @@ __global__ void __launch_bounds__(GemmTile::kThreads, 2)
   finish_rows(rows, at, M, epilogue);
 }
 
+// A matrix [outer, K] where kAlongK, else [K, outer].
+template <bool kAlongK>
+GemmOperand<kAlongK> gemm_operand(const bf16* data, int64_t outer, int64_t K) {
+  const int64_t rows = kAlongK ? outer : K, columns = kAlongK ? K : outer;
+  return {data, rows, columns, columns % 8 == 0 && reinterpret_cast<uintptr_t>(data) % 16 == 0};
+}
+
+template <class A, class B, class Epilogue>
+void launch_gemm(const char* name, const A& a, const B& b, const Epilogue& epilogue, int64_t M, int64_t N, int64_t K,
+                 Stream stream) {
+  const LaunchShape shape{ceil_div(M, GemmTile::kSize) * ceil_div(N, GemmTile::kSize), GemmTile::kThreads,
+                          GemmTile::kSharedBytes, stream};
+  launch(name, gemm_kernel<false, A, B, Epilogue>, shape, a, b, epilogue, M, N, K, K);
+}
+
 template <bool kTransposeA, bool kTransposeB, class Epilogue>
 void launch_gemm(const char* name, const bf16* a, const bf16* b, const Epilogue& epilogue, int64_t M, int64_t N,
                  int64_t K, Stream stream) {
-  const auto operand = [&]<bool kAlongK>(GemmOperand<kAlongK>, const bf16* data, int64_t outer) {
-    const int64_t rows = kAlongK ? outer : K, columns = kAlongK ? K : outer;
-    return GemmOperand<kAlongK>{data, rows, columns, columns % 8 == 0 && reinterpret_cast<uintptr_t>(data) % 16 == 0};
-  };
-  const LaunchShape shape{ceil_div(M, GemmTile::kSize) * ceil_div(N, GemmTile::kSize), GemmTile::kThreads,
-                          GemmTile::kSharedBytes, stream};
-  launch(name, gemm_kernel<kTransposeA, kTransposeB, Epilogue>, shape, operand(GemmOperand<!kTransposeA>{}, a, M),
-         operand(GemmOperand<kTransposeB>{}, b, N), epilogue, M, N, K);
+  launch_gemm(name, gemm_operand<!kTransposeA>(a, M, K), gemm_operand<kTransposeB>(b, N, K), epilogue, M, N, K, stream);
+}
+
+// The same sums in parts: blocks of the grid's row y hand the epilogue what part y of k adds.
+template <class A, class B, class Epilogue>
+void launch_gemm_parts(const char* name, const A& a, const B& b, const Epilogue& epilogue, int64_t M, int64_t N,
+                       int64_t K, int64_t share, Stream stream) {
+  const Extent grid{ceil_div(M, GemmTile::kSize) * ceil_div(N, GemmTile::kSize), ceil_div(K, share)};
+  launch(name, gemm_kernel<true, A, B, Epilogue>, {grid, GemmTile::kThreads, GemmTile::kSharedBytes, stream}, a, b,
+         epilogue, M, N, K, share);
 }
 
 }  // namespace nanovlm::kernels::inline NANOVLM_WORDS

@@ -1,35 +1,21 @@
-// Patch embedding on a GPU: products that read pixels where they lie (product.cuh), in both directions. Bound by
-// arithmetic.
+// Patch embedding on a GPU: products that read pixels where they lie, in both directions. Bound by arithmetic.
 //
 //   y = patches weight^T + bias + position,   dweight += dy^T patches,   dimages = dy weight, each at its pixel
+//
+// bf16 where p and S are multiples of 4: y and dweight by the tiles of gemm/tile.cuh, whose pixels are rounded on the
+// way (pixels.cuh). dweight has few tiles and a long sum: it is cut into parts, as many as make a wave of blocks, and
+// the parts are added in turn. dy is read once: what adds up the position's gradient leaves it rounded. Everything
+// else, and dimages, by the plainer product.cuh.
 #include "kernels/patch_embedding/patch_embedding.h"
 
 #include "kernels/add_lines.cuh"
 #include "kernels/elements.cuh"
 #include "kernels/matmul/matmul.h"
+#include "kernels/patch_embedding/pixels.cuh"
 #include "kernels/patch_embedding/product.cuh"
 
 namespace nanovlm::kernels {
 namespace {
-
-// Where patches and their pixels lie in images.
-struct Grid {
-  int S, p;
-
-  NANOVLM_HOST_DEVICE int width() const { return S / p; }
-  NANOVLM_HOST_DEVICE int64_t patches() const { return int64_t(width()) * width(); }
-  NANOVLM_HOST_DEVICE int64_t K() const { return int64_t{3} * p * p; }
-
-  __device__ int64_t first_pixel(int64_t row) const {
-    const int64_t image = row / patches();
-    const int i = static_cast<int>(row % patches());
-    return image * 3 * S * S + int64_t(i / width() * p) * S + i % width() * p;
-  }
-  __device__ int64_t pixel(int64_t k) const {
-    const int channel = static_cast<int>(k) / (p * p), in_patch = static_cast<int>(k) % (p * p);
-    return (int64_t(channel) * S + in_patch / p) * S + in_patch % p;
-  }
-};
 
 // Operands of a product. Rows of patches, summed over their pixels:
 struct PatchPixels {
@@ -95,6 +81,15 @@ struct AddTo {
     store_floats<W>(to, x);
   }
 };
+// The sums of a part of k, by themselves.
+struct PartOf {
+  float* parts;  // [parts, rows, columns]
+  int64_t rows, columns;
+  template <int W>
+  __device__ void store(int64_t row, int64_t column, const Vec<float, W>& sum) const {
+    store_floats<W>(parts + (blockIdx.y * rows + row) * columns + column, sum);
+  }
+};
 template <class T>
 struct AtPixel {
   float* images;
@@ -107,6 +102,22 @@ struct AtPixel {
   }
 };
 
+// A result as an epilogue of gemm/tile.cuh, which has four neighbours for it.
+template <class Result>
+struct Quads {
+  Result result;
+  int64_t N;
+  bool together;
+  __device__ void operator()(int64_t row, int64_t column, const Vec<float, 4>& sums) const {
+    if (together) {
+      if (column < N) result.store(row, column, sums);
+      return;
+    }
+    for (int i = 0; i < 4; ++i)
+      if (column + i < N) result.store(row, column + i, Vec<float, 1>{sums[i]});
+  }
+};
+
 constexpr int kThreads = 256;
 
 // 0 for the pixels that fill no patch.
@@ -115,13 +126,72 @@ __global__ void zero_margin_kernel(float* images, int64_t pixels, int S, int cov
   if (i < pixels && (i % S >= covered || i / S % S >= covered)) images[i] = 0;
 }
 
-// dy is read once: the bias's gradient is the sum of what the position's grows by.
+constexpr int kSumWidth = 4, kSumThreads = 64;
+
+// sums [P, C] = dy [B, P, C] added up over B, by which dposition grows; and dy rounded. Either of the last may be null.
+// A thread owns columns of the n = P C, and asks for 8 rows of them before it stores any.
+__global__ void sum_and_round_kernel(const float* dy, float* dposition, bf16* rounded, float* sums, int64_t B,
+                                     int64_t n, bool vectors) {
+  constexpr int kRows = 8;
+  for_grid_elements<kSumWidth>(n, vectors, [&]<int W>(Width<W>, int64_t c) {
+    Vec<float, W> sum = {};
+    for (int64_t first = 0; first < B; first += kRows) {
+      Vec<float, W> x[kRows] = {};
+#pragma unroll
+      for (int i = 0; i < kRows; ++i)
+        if (first + i < B) x[i] = load_floats<W>(dy + (first + i) * n + c);
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        for (int j = 0; j < W; ++j) sum[j] += x[i][j];
+        if (rounded && first + i < B) store_floats<W>(rounded + (first + i) * n + c, x[i]);
+      }
+    }
+    store_floats<W>(sums + c, sum);
+    if (!dposition) return;
+    const Vec<float, W> before = load_floats<W>(dposition + c);
+    for (int j = 0; j < W; ++j) sum[j] += before[j];
+    store_floats<W>(dposition + c, sum);
+  });
+}
+
+// The gradients of bias and position, and `rounded` where it is not null. The bias's is the sum of what the position's
+// grows by.
 template <class Backend>
-void add_bias_and_position(Backend backend, const PatchEmbeddingBackward& a, int64_t P, Stream stream) {
-  if (!a.dbias && !a.dposition) return;
-  Scratch sums("patch_embedding_dposition", stream, P * a.C * int64_t{sizeof(float)});
-  add_lines("patch_embedding_dposition", a.dy, a.dposition, sums.floats(), a.B, P * a.C, stream);
+void sum_and_round(Backend backend, const PatchEmbeddingBackward& a, bf16* rounded, int64_t P, Stream stream) {
+  if (!a.dbias && !a.dposition && !rounded) return;
+  const int64_t n = P * a.C;
+  const bool vectors = n % kSumWidth == 0 && aligned(a.dy, a.dposition, rounded);
+  Scratch sums("patch_embedding_dposition", stream, n * int64_t{sizeof(float)});
+  launch("patch_embedding_dposition", sum_and_round_kernel,
+         {ceil_div(n, kSumWidth * kSumThreads), kSumThreads, 0, stream}, a.dy, a.dposition, rounded, sums.floats(), a.B,
+         n, vectors);
   if (a.dbias) column_sum(backend, {sums.floats(), a.dbias, P, a.C, DType::f32}, stream);
+}
+
+// Whether tiles can be made of the pixels as pixels.cuh does.
+bool has_tiles(const float* images, int64_t B, const Grid& grid, DType dtype) {
+  return dtype == DType::bf16 && grid.S % 4 == 0 && grid.p % 4 == 0 && aligned(images) &&
+         B * 3 * grid.S * grid.S <= INT32_MAX;
+}
+
+// dweight += dy^T patches.
+void add_weight_gradient(const PatchEmbeddingBackward& a, const Grid& grid, int64_t rows, Stream stream) {
+  // As many blocks as an H100 holds at once, 2 a multiprocessor, but parts worth their while.
+  constexpr int64_t kBlocks = 264, kLeastRows = 512;
+  const int64_t K = grid.K(), tiles = ceil_div(a.C, GemmTile::kSize) * ceil_div(K, GemmTile::kSize);
+  const int64_t most = max(min(kBlocks / tiles, rows / kLeastRows), int64_t{1});
+  const int64_t share = ceil_div(ceil_div(rows, most), GemmTile::kDepth) * GemmTile::kDepth;
+  const int64_t parts = ceil_div(rows, share);
+  const auto dy = gemm_operand<false>(static_cast<const bf16*>(a.dy_rounded), a.C, rows);
+  const PixelOperand<false> pixels{a.images, grid, rows};
+  if (parts == 1) {
+    const Quads<AddTo> sums{{a.dweight, K, true}, K, aligned(a.dweight)};
+    return launch_gemm("patch_embedding_dweight", dy, pixels, sums, a.C, K, rows, stream);
+  }
+  Scratch sums("patch_embedding_dweight", stream, parts * a.C * K * int64_t{sizeof(float)});
+  launch_gemm_parts("patch_embedding_dweight", dy, pixels, Quads<PartOf>{{sums.floats(), a.C, K}, K, true}, a.C, K,
+                    rows, share, stream);
+  add_lines("patch_embedding_dweight_add", sums.floats(), a.dweight, nullptr, parts, a.C * K, stream);
 }
 
 }  // namespace
@@ -131,10 +201,15 @@ void patch_embedding(ThisBackend, const PatchEmbedding& a, Stream stream) {
   const Grid grid{a.S, a.p};
   const int64_t P = grid.patches(), K = grid.K();
   if (a.B * P * a.C == 0) return;
+  const bool whole = aligned(a.y, a.bias, a.position);
+  const Embedding embedding{a.y, a.bias, a.position, a.C, P, a.C % 2 == 0 && whole};
+  if (has_tiles(a.images, a.B, grid, a.dtype))
+    return launch_gemm("patch_embedding", PixelOperand<true>{a.images, grid, a.B * P},
+                       gemm_operand<true>(static_cast<const bf16*>(a.weight), a.C, K),
+                       Quads<Embedding>{embedding, a.C, a.C % 4 == 0 && whole}, a.B * P, a.C, K, stream);
   with_float(a.dtype, [&]<class T>(Type<T>) {
     launch_product<T>("patch_embedding", PatchPixels{a.images, grid}, Rows<T>{static_cast<const T*>(a.weight), K},
-                      Embedding{a.y, a.bias, a.position, a.C, P, a.C % 2 == 0 && aligned(a.y, a.bias, a.position)},
-                      a.B * P, a.C, K, stream);
+                      embedding, a.B * P, a.C, K, stream);
   });
 }
 
@@ -142,14 +217,16 @@ template <>
 void patch_embedding_backward(ThisBackend backend, const PatchEmbeddingBackward& a, Stream stream) {
   const Grid grid{a.S, a.p};
   const int64_t P = grid.patches(), K = grid.K(), rows = a.B * P, pixels = a.B * 3 * a.S * a.S;
-  const int covered = grid.width() * a.p;
+  const int covered = grid.width * a.p;
   if (a.dimages && covered != a.S && pixels > 0)
     launch("patch_embedding_margin", zero_margin_kernel, {ceil_div(pixels, kThreads), kThreads, 0, stream}, a.dimages,
            pixels, a.S, covered);
   if (rows * a.C == 0) return;
-  add_bias_and_position(backend, a, P, stream);
+  const bool tiles = a.dweight && has_tiles(a.images, a.B, grid, a.dtype);
+  sum_and_round(backend, a, tiles ? static_cast<bf16*>(a.dy_rounded) : nullptr, P, stream);
+  if (tiles) add_weight_gradient(a, grid, rows, stream);
   with_float(a.dtype, [&]<class T>(Type<T>) {
-    if (a.dweight)
+    if (a.dweight && !tiles)
       launch_product<T>("patch_embedding_dweight", Columns<float>{a.dy, a.C}, PixelPatches{a.images, grid},
                         AddTo{a.dweight, K, K % 2 == 0 && aligned(a.dweight)}, a.C, K, rows, stream);
     if (a.dimages)
