@@ -2,8 +2,8 @@
 //
 // Our tensor-core products (kernels/gemm), `gemm` by default, at the shapes of the 222M model's linear layers: forward
 // x w^T, the input's gradient dy w, the weight's dy^T x. x, dy and w are bf16; y and dx are, dw is fp32. Least bytes:
-// both operands read once, the result written once. library: the product that the model calls. On a CPU there is only
-// that, under `ours`.
+// both operands read once, the result written once. cublaslt: the product that the model calls; `library` on simt. On a
+// CPU there is only that, under `ours`.
 #include "kernels/gemm/gemm.h"
 
 #include <CLI/CLI.hpp>
@@ -82,7 +82,8 @@ Instance instance_of(kernels::Matmul p, const Device& device, uint64_t seed) {
     on(a.device(), "matmul", [&](auto backend, Stream stream) { kernels::matmul(backend, p, stream); });
   };
   Instance instance{ours, [=]() -> std::vector<Outcome> { return {outcome_of(p, a, b, c)}; }, {}};
-  if (device.kind() != DeviceKind::cpu) instance.baselines.push_back({"library", library});
+  if (device.kind() != DeviceKind::cpu)
+    instance.baselines.push_back({device.kind() == DeviceKind::cuda ? "cublaslt" : "library", library});
   return instance;
 }
 

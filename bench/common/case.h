@@ -20,10 +20,11 @@ struct Outcome {
   double terms = 0;
 };
 
-// The same results by plainer means.
+// The same results by plainer means, or by a library.
 struct Baseline {
   std::string name;
   std::function<void()> run;
+  bool foreign = false;  // not in our hands: where it throws or is wrong, the bench says so and goes on without it
 };
 
 // An operation with operands of its own on a device.

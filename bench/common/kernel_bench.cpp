@@ -58,11 +58,11 @@ KernelBench::KernelBench(const std::string& subject, const std::vector<std::stri
   s.device.add_to(app());
   app().add_option("--batch", s.batch, "samples; by default what suits the device")->check(CLI::PositiveNumber);
   app()
-      .add_option("--impl", s.impls,
-                  "what is timed: all, or some of ours, naive. Peers from cuDNN and cuBLASLt need a "
-                  "GPU and are not there yet")
+      .add_option(
+          "--impl", s.impls,
+          "what is timed: all, or some of ours, naive, library, cublaslt, cudnn, as far as an operation has them")
       ->delimiter(',')
-      ->check(CLI::IsMember({"all", "ours", "naive"}));
+      ->check(CLI::IsMember({"all", "ours", "naive", "library", "cublaslt", "cudnn"}));
   app()
       .add_option("--cache", s.cache,
                   "cold: operands rotate through three times the last cache's bytes; hot: they stay")
@@ -102,6 +102,7 @@ int KernelBench::measure(const Cases& cases) {
   if (!settings_.compare.empty())
     for (const std::string& line : regressions(settings_.compare, report_.rows(), settings_.max_regress))
       faults_.push_back("grown: " + line);
+  if (report_.rows().empty()) faults_.push_back("nothing was measured: none of what --impl names is there");
   for (const std::string& fault : faults_) report_.note(fault);
   const int exit_code = report_.finish();
   return faults_.empty() ? exit_code : 1;
@@ -141,6 +142,16 @@ bool KernelBench::wanted(const std::string& impl) const {
          std::find(impls.begin(), impls.end(), impl) != impls.end();
 }
 
+void KernelBench::note_absent(const Case& c, const Instance& instance) {
+  for (const std::string& name : settings_.impls) {
+    const auto& all = instance.baselines;
+    if (name != "all" && name != "ours" &&
+        std::none_of(all.begin(), all.end(), [&](const Baseline& baseline) { return baseline.name == name; }))
+      report_.note(
+          text("--impl ", name, ": ", c.operation, ' ', c.dir, ' ', name_of(c.dtype), " has none on this device"));
+  }
+}
+
 void KernelBench::time_case(const Case& c, const Device& device) {
   const uint64_t seed = static_cast<uint64_t>(settings_.seed);
   const bool cold = settings_.cache == "cold";
@@ -151,14 +162,26 @@ void KernelBench::time_case(const Case& c, const Device& device) {
   const auto add = [&](const std::string& name, double slack, const auto& of) {
     if (!wanted(name)) return;
     of(sets[0])();
-    names.push_back(name);
     errors.push_back(checked_error(c, name, sets[0].outcomes(), slack));
+    names.push_back(name);
     calls.push_back([&sets, of, turn = size_t{0}]() mutable { of(sets[turn++ % sets.size()])(); });
   };
   add("ours", 1, [](const Instance& set) -> const std::function<void()>& { return set.run; });
-  for (size_t i = 0; i < sets[0].baselines.size(); ++i)
-    add(sets[0].baselines[i].name, 10,
-        [i](const Instance& set) -> const std::function<void()>& { return set.baselines[i].run; });
+  for (size_t i = 0; i < sets[0].baselines.size(); ++i) {
+    const Baseline& baseline = sets[0].baselines[i];
+    const auto of = [i](const Instance& set) -> const std::function<void()>& { return set.baselines[i].run; };
+    try {
+      // What a library prepares at its first call is no part of its time.
+      for (size_t set = 1; baseline.foreign && wanted(baseline.name) && set < sets.size(); ++set) of(sets[set])();
+      add(baseline.name, 10, of);
+    } catch (const std::exception& error) {
+      if (!baseline.foreign) throw;
+      report_.note(
+          text(baseline.name, " is left out of ", c.operation, ' ', c.dir, ' ', name_of(c.dtype), ": ", error.what()));
+    }
+  }
+  note_absent(c, sets[0]);
+  if (calls.empty()) return;
 
   const double peak = product_ceiling(device, c.dtype);
   GpuClocks clocks(device);
@@ -167,7 +190,9 @@ void KernelBench::time_case(const Case& c, const Device& device) {
   const Report::Row clock_columns = clocks.stop();
   for (size_t i = 0; i < timings.size(); ++i) {
     Report::Row row = timed_row(c, names[i], timings[i], errors[i], peak);
-    if (timings.size() > 1) row.push_back({"x_" + names.back(), value(timings.back().median / timings[i].median, 2)});
+    for (size_t other = 0; timings.size() > 1 && other < timings.size(); ++other)
+      if (names[other] != "ours")
+        row.push_back({"x_" + names[other], value(timings[other].median / timings[i].median, 2)});
     row.insert(row.end(), clock_columns.begin(), clock_columns.end());
     report_.add(std::move(row));
   }

@@ -58,6 +58,7 @@ class KernelBench {
   Report::Row timed_row(const Case& c, const std::string& impl, const Timing& timing, double error, double peak) const;
   double product_ceiling(const Device& device, DType dtype);
   bool wanted(const std::string& impl) const;
+  void note_absent(const Case& c, const Instance& instance);  // what was asked for by name and is not there
 
   std::string subject_;
   Settings settings_;
