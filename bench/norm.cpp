@@ -89,9 +89,10 @@ struct Operands {
   }
 
   std::vector<Outcome> forward_outcomes() const {
+    const Values in = values_of(x), added = values_of(delta), scale = values_of(w);
+    const Values shift = s.centered ? values_of(b) : Values{};
     const auto of = [&]<class Real>(Type<Real>) {
-      return reference::norm<Real>(values_of(x), values_of(delta), values_of(w), s.centered ? values_of(b) : Values{},
-                                   s.C, kEps, s.dtype, s.centered);
+      return reference::norm<Real>(in, added, scale, shift, s.C, kEps, s.dtype, s.centered);
     };
     auto exact = of(Type<double>{}), rounded = of(Type<float>{});
     return {{"sum", values_of(sum), std::move(exact.sum), std::move(rounded.sum)},
@@ -99,9 +100,10 @@ struct Operands {
   }
   std::vector<Outcome> backward_outcomes() const {
     const Values none(static_cast<size_t>(s.C));
+    const Values slope = values_of(dy), in = values_of(x), scale = values_of(w), other = values_of(dsum);
     const auto of = [&]<class Real>(Type<Real>) {
-      return reference::norm_backward<Real>(values_of(dy), values_of(x), values_of(w), values_of(dsum), none,
-                                            s.centered ? none : Values{}, s.C, kEps, s.dtype, s.centered);
+      return reference::norm_backward<Real>(slope, in, scale, other, none, s.centered ? none : Values{}, s.C, kEps,
+                                            s.dtype, s.centered);
     };
     auto exact = of(Type<double>{}), rounded = of(Type<float>{});
     const double terms = std::sqrt(static_cast<double>(s.R));  // the size of sums of R numbers that may cancel

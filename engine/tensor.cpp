@@ -1,7 +1,10 @@
 #include "engine/tensor.h"
 
+#include <algorithm>
+
 #include "engine/autograd.h"
 #include "kernels/elementwise/elementwise.h"
+#include "kernels/parallel.h"
 
 namespace nanovlm {
 
@@ -188,7 +191,10 @@ std::vector<float> to_host(const Tensor& x) {
   check(x.dtype() == DType::bf16, "to_host: tensor is ", x.dtype(), ", but must be f32 or bf16");
   std::vector<bf16> rounded(values.size());
   copy_to_host(x, rounded.data(), x.bytes());
-  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(rounded[i]);
+  kernels::parallel_for(x.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
+    std::transform(rounded.begin() + begin, rounded.begin() + end, values.begin() + begin,
+                   [](bf16 value) { return static_cast<float>(value); });
+  });
   return values;
 }
 

@@ -2,12 +2,14 @@
 //
 // Each is a template over the arithmetic. Real = double is the exact result; Real = float is the same formula in fp32,
 // in plain order, rounded to `dtype` where the contract rounds: the yardstick of tests/support/values.h. Operands
-// come as the exact values of what the kernel reads; an empty one stands for null.
+// come as the exact values of what the kernel reads; an empty one stands for null. Where it costs nothing in plainness,
+// all threads take part: benches check full-size results, and the formula takes far longer than what it checks.
 #pragma once
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
 
+#include "kernels/parallel.h"
 #include "kernels/types.h"
 #include "tests/support/values.h"
 
@@ -20,6 +22,15 @@ Real stored(Real value, DType dtype) {
     if (dtype == DType::bf16) return static_cast<float>(bf16(value));
   return value;
 }
+
+// Calls f(i) for every i below n, on all threads where there are more than `grain`. No call may depend on another.
+template <class F>
+void for_each_of(size_t n, int64_t grain, const F& f) {
+  kernels::parallel_for(static_cast<int64_t>(n), grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) f(i);
+  });
+}
+constexpr int64_t kFewEntries = 4096, kFewRows = 8;
 
 // ---- norms
 
@@ -36,7 +47,7 @@ template <class Real>
 Norm norm_statistics(const Values& x, const Values& delta, int64_t C, double eps, bool centered) {
   const int64_t R = static_cast<int64_t>(x.size()) / C;
   Norm result{Values(R * C), Values(R * C), Values(R), Values(R)};
-  for (int64_t row = 0; row < R; ++row) {
+  for_each_of(R, kFewRows, [&](int64_t row) {
     double* sum = &result.sum[row * C];
     for (int64_t c = 0; c < C; ++c)
       sum[c] = delta.empty() ? Real(x[row * C + c]) : Real(x[row * C + c]) + Real(delta[row * C + c]);
@@ -47,7 +58,7 @@ Norm norm_statistics(const Values& x, const Values& delta, int64_t C, double eps
     variance /= Real(C);
     result.m[row] = mean;
     result.r[row] = 1 / std::sqrt(variance + Real(eps));
-  }
+  });
   return result;
 }
 
@@ -56,11 +67,11 @@ template <class Real>
 Norm norm(const Values& x, const Values& delta, const Values& w, const Values& b, int64_t C, double eps, DType dtype,
           bool centered) {
   Norm result = norm_statistics<Real>(x, delta, C, eps, centered);
-  for (size_t i = 0; i < x.size(); ++i) {
+  for_each_of(x.size(), kFewEntries, [&](int64_t i) {
     const int64_t row = i / C, c = i % C;
     const Real n = (Real(result.sum[i]) - Real(result.m[row])) * Real(result.r[row]);
     result.y[i] = stored(b.empty() ? n * Real(w[c]) : n * Real(w[c]) + Real(b[c]), dtype);
-  }
+  });
   return result;
 }
 
@@ -71,23 +82,30 @@ NormGradients norm_backward(const Values& dy, const Values& x, const Values& w, 
   const int64_t R = static_cast<int64_t>(x.size()) / C;
   const Norm forward = norm_statistics<Real>(x, {}, C, eps, centered);
   NormGradients result{Values(R * C), Values(R * C), dw, db};
-  for (int64_t row = 0; row < R; ++row) {
-    const Real m = Real(forward.m[row]), r = Real(forward.r[row]);
-    const auto n = [&](int64_t c) { return (Real(x[row * C + c]) - m) * r; };
+  const auto n = [&](int64_t row, int64_t c) {
+    return (Real(x[row * C + c]) - Real(forward.m[row])) * Real(forward.r[row]);
+  };
+  for_each_of(R, kFewRows, [&](int64_t row) {
     const auto g = [&](int64_t c) { return Real(dy[row * C + c]) * Real(w[c]); };
     Real mean_g = 0, mean_gn = 0;
     for (int64_t c = 0; centered && c < C; ++c) mean_g += g(c);
-    for (int64_t c = 0; c < C; ++c) mean_gn += g(c) * n(c);
+    for (int64_t c = 0; c < C; ++c) mean_gn += g(c) * n(row, c);
     mean_g /= Real(C);
     mean_gn /= Real(C);
     for (int64_t c = 0; c < C; ++c) {
-      const Real dx = r * (g(c) - mean_g - n(c) * mean_gn);
+      const Real dx = Real(forward.r[row]) * (g(c) - mean_g - n(row, c) * mean_gn);
       result.dx[row * C + c] = dsum.empty() ? dx : Real(dsum[row * C + c]) + dx;
       result.ddelta[row * C + c] = stored(Real(result.dx[row * C + c]), dtype);
-      if (!dw.empty()) result.dw[c] = Real(result.dw[c]) + Real(dy[row * C + c]) * n(c);
-      if (!db.empty()) result.db[c] = Real(result.db[c]) + Real(dy[row * C + c]);
     }
-  }
+  });
+  // Every thread takes all rows of some columns, so a sum keeps its order.
+  kernels::parallel_for(C, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t row = 0; row < R; ++row)
+      for (int64_t c = begin; c < end; ++c) {
+        if (!dw.empty()) result.dw[c] = Real(result.dw[c]) + Real(dy[row * C + c]) * n(row, c);
+        if (!db.empty()) result.db[c] = Real(result.db[c]) + Real(dy[row * C + c]);
+      }
+  });
   return result;
 }
 
@@ -101,32 +119,32 @@ Real sigmoid(Real x) {
 template <class Real>
 Values gelu(const Values& x, DType dtype) {
   Values y(x.size());
-  for (size_t i = 0; i < x.size(); ++i) {
+  for_each_of(x.size(), kFewEntries, [&](int64_t i) {
     const Real v = Real(x[i]), u = Real(std::sqrt(2 / M_PI)) * (v + Real(0.044715) * v * v * v);
     y[i] = stored(v / 2 * (1 + std::tanh(u)), dtype);
-  }
+  });
   return y;
 }
 
 template <class Real>
 Values gelu_backward(const Values& x, const Values& dy, DType dtype) {
   Values dx(x.size());
-  for (size_t i = 0; i < x.size(); ++i) {
+  for_each_of(x.size(), kFewEntries, [&](int64_t i) {
     const Real v = Real(x[i]), k = Real(std::sqrt(2 / M_PI));
     const Real t = std::tanh(k * (v + Real(0.044715) * v * v * v));
     const Real slope = (1 + t) / 2 + v / 2 * (1 - t * t) * k * (1 + 3 * Real(0.044715) * v * v);
     dx[i] = stored(Real(dy[i]) * slope, dtype);
-  }
+  });
   return dx;
 }
 
 template <class Real>
 Values swiglu(const Values& gate, const Values& up, DType dtype) {
   Values y(gate.size());
-  for (size_t i = 0; i < y.size(); ++i) {
+  for_each_of(y.size(), kFewEntries, [&](int64_t i) {
     const Real g = Real(gate[i]);
     y[i] = stored(g * sigmoid(g) * Real(up[i]), dtype);
-  }
+  });
   return y;
 }
 
@@ -137,11 +155,11 @@ struct SwigluGradients {
 template <class Real>
 SwigluGradients swiglu_backward(const Values& gate, const Values& up, const Values& dy, DType dtype) {
   SwigluGradients result{Values(gate.size()), Values(gate.size())};
-  for (size_t i = 0; i < gate.size(); ++i) {
+  for_each_of(gate.size(), kFewEntries, [&](int64_t i) {
     const Real g = Real(gate[i]), s = sigmoid(g);
     result.dgate[i] = stored(Real(dy[i]) * Real(up[i]) * s * (1 + g * (1 - s)), dtype);
     result.dup[i] = stored(Real(dy[i]) * g * s, dtype);
-  }
+  });
   return result;
 }
 
@@ -180,7 +198,7 @@ struct CrossEntropy {
 template <class Real>
 CrossEntropy cross_entropy(const Values& logits, const Values& targets, int64_t V, double scale, DType dtype) {
   CrossEntropy result{Values(targets.size()), Values(logits.size())};
-  for (size_t r = 0; r < targets.size(); ++r) {
+  for_each_of(targets.size(), 1, [&](int64_t r) {
     const double* row = &logits[r * V];
     const Real max = Real(*std::max_element(row, row + V));
     Real sum = 0;
@@ -190,7 +208,7 @@ CrossEntropy cross_entropy(const Values& logits, const Values& targets, int64_t 
       const Real p = std::exp(Real(row[v]) - max) / sum;
       result.dlogits[r * V + v] = stored(Real(scale) * (p - (v == targets[r] ? 1 : 0)), dtype);
     }
-  }
+  });
   return result;
 }
 
@@ -279,13 +297,13 @@ struct AdamWSettings {
 template <class Real>
 void adamw(Values& p, Values& m, Values& v, const Values& g, double scale, int64_t t, const AdamWSettings& a) {
   const Real step = Real(a.lr / (1 - std::pow(a.beta1, t))), correction = Real(std::sqrt(1 - std::pow(a.beta2, t)));
-  for (size_t i = 0; i < p.size(); ++i) {
+  for_each_of(p.size(), kFewEntries, [&](int64_t i) {
     const Real slope = Real(g[i]) * Real(scale);
     const Real decayed = Real(p[i]) * Real(1 - a.lr * a.weight_decay);
     m[i] = Real(m[i]) + (slope - Real(m[i])) * Real(1 - a.beta1);
     v[i] = Real(a.beta2) * Real(v[i]) + Real(1 - a.beta2) * slope * slope;
     p[i] = decayed - step * Real(m[i]) / (std::sqrt(Real(v[i])) / correction + Real(a.eps));
-  }
+  });
 }
 
 }  // namespace nanovlm::testing::reference
