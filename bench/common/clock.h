@@ -15,6 +15,9 @@ class Clock {
   // Seconds of one of `calls` calls of f, from the first one's start to the last one's end on the device.
   double seconds(const std::function<void()>& f, int calls) const;
 
+  // How long a single timing should last at least, in seconds: a GPU needs some microseconds to start after a pause.
+  double shortest() const { return device_ && device_->kind() == DeviceKind::cuda ? 500e-6 : 20e-6; }
+
   // Bytes that the device's last cache holds.
   int64_t cache_bytes() const;
 

@@ -19,8 +19,6 @@
 namespace nanovlm::bench {
 namespace {
 
-constexpr double kShortest = 20e-6;  // a single timing should last at least this long
-
 Timing summarise(std::vector<double> samples) {
   std::sort(samples.begin(), samples.end());
   const auto at = [&](double q) {
@@ -46,7 +44,8 @@ std::vector<Timing> time_in_turns(const std::vector<std::function<void()>>& fs, 
   std::vector<int> calls;
   for (const auto& f : fs) {
     for (int i = 0; i < options.warmup; ++i) f();
-    calls.push_back(std::max(1, static_cast<int>(kShortest / std::max(options.clock.seconds(f, 1), 1e-9))));
+    const double once = options.clock.seconds(f, 1);
+    calls.push_back(std::max(1, static_cast<int>(options.clock.shortest() / std::max(once, 1e-9))));
   }
   std::vector<std::vector<double>> samples(fs.size());
   const auto start = std::chrono::steady_clock::now();

@@ -32,7 +32,7 @@ struct TimingOptions {
   Clock clock = {};
 };
 
-// Calls f until both minima are reached. Calls shorter than 20 us are timed in groups.
+// Calls f until both minima are reached. Calls shorter than the clock wants are timed in groups.
 Timing time(const std::function<void()>& f, const TimingOptions& options = {});
 
 // Times several implementations in turns, so that whatever else the machine does falls on all of them.

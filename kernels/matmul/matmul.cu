@@ -24,6 +24,7 @@ __global__ void column_sum_kernel(const T* x, float* lines, int64_t R, int64_t N
 
   for_elements<kWidth>(columns, vectors, lane, kWarp, [&]<int W>(Width<W>, int64_t c) {
     Vec<float, W> sum = {};
+#pragma unroll 8  // loads on their way together
     for (int64_t row = first + warp; row < end; row += kWarps) {
       const Vec<float, W> values = load_floats<W>(x + row * N + column + c);
       for (int i = 0; i < W; ++i) sum[i] += values[i];
@@ -50,7 +51,7 @@ void column_sum(ThisBackend, const ColumnSum& a, Stream stream) {
     if (chunks == 1) return launch("column_sum", column_sum_kernel<T>, shape, a.x, a.y, a.R, a.N, vectors, true);
     Scratch lines("column_sum", stream, chunks * a.N * int64_t{sizeof(float)});
     launch("column_sum", column_sum_kernel<T>, shape, a.x, lines.floats(), a.R, a.N, vectors, false);
-    add_lines("column_sum_add", lines.floats(), a.y, nullptr, chunks, a.N, stream);
+    add_lines("column_sum_add", lines.floats(), a.y, chunks, a.N, stream);
   });
 }
 

@@ -191,7 +191,7 @@ void add_weight_gradient(const PatchEmbeddingBackward& a, const Grid& grid, int6
   Scratch sums("patch_embedding_dweight", stream, parts * a.C * K * int64_t{sizeof(float)});
   launch_gemm_parts("patch_embedding_dweight", dy, pixels, Quads<PartOf>{{sums.floats(), a.C, K}, K, true}, a.C, K,
                     rows, share, stream);
-  add_lines("patch_embedding_dweight_add", sums.floats(), a.dweight, nullptr, parts, a.C * K, stream);
+  add_lines("patch_embedding_dweight_add", sums.floats(), a.dweight, parts, a.C * K, stream);
 }
 
 }  // namespace
