@@ -11,7 +11,7 @@ namespace {
 struct Case {
   int64_t R, C, source;  // rows moved, columns, rows of the side that indices point into
 };
-constexpr Case kCases[] = {{1, 1, 1}, {7, 31, 5}, {9, 33, 40}, {30, 576, 20}, {3, 1001, 7}};
+constexpr Case kCases[] = {{1, 1, 1}, {7, 31, 5}, {9, 33, 40}, {30, 576, 20}, {3, 1001, 7}, {67, 5, 1}, {400, 132, 3}};
 
 template <class Backend>
 Buffer gather(Backend backend, Stream stream, Buffer x, Buffer index, int64_t R, int64_t C, DType out) {
