@@ -91,10 +91,11 @@ __device__ void add_rows(float (&sum)[D / 8][4], const float (&w)[N][4], const b
   }
 }
 
-// Turns two neighbours of either half of a gradient's row back, from column d on.
-__device__ inline void turn_back(float* low, float* high, Angles at, int d) {
-  const Vec<float, 2> cos = ld8(at.cos + d), sin = ld8(at.sin + d);
-  for (int e = 0; e < 2; ++e) {
+// Turns N neighbours of either half of a gradient's row back, from column d on.
+template <int N>
+__device__ void turn_columns_back(float* low, float* high, Angles at, int d) {
+  const Vec<float, N> cos = load_floats<N>(at.cos + d), sin = load_floats<N>(at.sin + d);
+  for (int e = 0; e < N; ++e) {
     const float x = low[e], y = high[e];
     low[e] = x * cos[e] + y * sin[e];
     high[e] = y * cos[e] - x * sin[e];
@@ -107,7 +108,7 @@ __device__ void turn_back(float (&sum)[D / 8][4], int half, Angles at) {
   if (!at.cos) return;
 #pragma unroll
   for (int j = 0; j < D / 16; ++j)
-    turn_back(&sum[j][2 * half], &sum[j + D / 16][2 * half], at, 8 * j + thread_in_block() % 4 * 2);
+    turn_columns_back<2>(&sum[j][2 * half], &sum[j + D / 16][2 * half], at, 8 * j + thread_in_block() % 4 * 2);
 }
 
 // Stores a warp's rows by way of its own place in shared memory: row r to to(r), for r < rows.

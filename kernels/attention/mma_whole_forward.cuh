@@ -5,55 +5,21 @@
 // registers. The scores of a row against kKeys keys are in registers at once (kKeys / 2 a lane): against all of up to
 // 128, so that the softmax is a plain one, else it runs along in two or three turns. Bound by memory up to about 128
 // rows, above by issuing instructions.
-//
-// Sums over a head's columns may run in any order, so lanes hold those that a 16-byte load brings: lane t of four has
-// columns D / 8 t ... of either half, which are the pairs that RoPE turns together. Step s of a product over the head
-// takes four of a lane's columns, and keys lie in shared memory in that order.
 #pragma once
 #include "kernels/attention/mma_forward.cuh"
+#include "kernels/attention/mma_parts.cuh"
 
 namespace nanovlm::kernels::inline NANOVLM_WORDS {
-
-// A lane's quarter of a row, turned: words 2 s and 2 s + 1 are its columns of step s.
-template <int D>
-struct RowPart {
-  uint32_t word[D / 8];
-
-  __device__ RowPart(const bf16* row, Angles at, int lane) {
-    constexpr int kEach = D / 8;  // columns of either half
-    Vec<bf16, 4> low[kEach / 4] = {}, high[kEach / 4] = {};
-    if (row) {
-      load(low, row + kEach * lane);
-      load(high, row + kEach * lane + D / 2);
-      if (at.cos)
-        for (int i = 0; i < kEach / 4; ++i) rotate(low[i], high[i], at, kEach * lane + 4 * i);
-    }
-    for (int i = 0; i < kEach / 4; ++i) put(i, low[i]), put(kEach / 4 + i, high[i]);
-  }
-
- private:
-  static __device__ void load(Vec<bf16, 4> (&to)[1], const bf16* from) { to[0] = ld8(from); }
-  static __device__ void load(Vec<bf16, 4> (&to)[2], const bf16* from) {
-    const Vec<bf16, 8> both = ld16(from);
-    for (int i = 0; i < 8; ++i) to[i / 4][i % 4] = both[i];
-  }
-  __device__ void put(int step, const Vec<bf16, 4>& columns) {
-    const Vec<uint32_t, 2> pair = std::bit_cast<Vec<uint32_t, 2>>(columns);
-    word[2 * step] = pair[0], word[2 * step + 1] = pair[1];
-  }
-};
 
 // Keys of a segment into shared memory, in the order of a RowPart; zeros up to `rows`.
 template <int D>
 __device__ void load_parts(bf16* to, int rows, const Attention& a, const Place& at) {
   for (int i = thread_in_block(); i < 4 * rows; i += threads_in_block()) {
     const int r = i / 4, t = i % 4;
-    const bool there = r < at.rows();
-    const bf16* k = static_cast<const bf16*>(a.k) + (at.begin + r) * a.k_stride + at.g * D;
-    const RowPart<D> part(there ? k : nullptr, there ? angles_of(a.shape, at.begin + r, at.begin) : Angles{}, t);
-    for (int s = 0; s < D / 16; ++s)
-      for (int half = 0; half < 2; ++half)
-        *reinterpret_cast<uint32_t*>(to + r * (D + 8) + 16 * s + 8 * half + 2 * t) = part.word[2 * s + half];
+    const int row = at.begin + min(r, at.rows() - 1);
+    RowPart<D> part(static_cast<const bf16*>(a.k) + row * a.k_stride + at.g * D, r < at.rows(), t);
+    part.turn(angles_of(a.shape, row, at.begin), t);
+    part.share(to + r * (D + 8), t);
   }
 }
 
@@ -85,24 +51,6 @@ struct WholeRow {
 template <int D, int kKeys>
 struct WholeScores {
   float s[kKeys / 8][4] = {};
-
-  __device__ void multiply(const RowPart<D>& upper, const RowPart<D>& lower, const bf16* keys, int pairs) {
-    const int lane = thread_in_block() % kWarp;
-    const bf16* mine = keys + (lane / 16 * 8 + lane % 8) * (D + 8) + lane / 8 % 2 * 8;
-#pragma unroll
-    for (int j = 0; j < kKeys / 16; ++j) {
-      if (j >= pairs) continue;
-#pragma unroll
-      for (int c = 0; c < D / 16; ++c) {
-        const uint32_t a[4] = {upper.word[2 * c], lower.word[2 * c], upper.word[2 * c + 1], lower.word[2 * c + 1]};
-        uint32_t b[4];
-        ldmatrix_x4(b, mine + 16 * j * (D + 8) + 16 * c);
-        const uint32_t low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
-        mma_m16n8k16(s[2 * j], a, low);
-        mma_m16n8k16(s[2 * j + 1], a, high);
-      }
-    }
-  }
 
   // Hides what rows may not see of pair j, whose 16 keys start at row `key`. Bit 0 of `visible` is the first of them.
   __device__ void hide(int j, const WholeRow (&rows)[2], unsigned visible, int key) {
@@ -212,9 +160,10 @@ __global__ void __launch_bounds__(kWholeForwardWarps<kOneTurn>* kWarp, 2) attent
     const int tile = tiles - 1 - unit / at.n, head = at.g * at.n + unit % at.n;
     const int first = at.begin + tile * kMmaRows + lane / 4;  // and 8 further
     const auto part = [&](int row) {
-      const bool there = row < at.end;
-      const bf16* q = static_cast<const bf16*>(a.q) + row * a.q_stride + head * D;
-      return RowPart<D>(there ? q : nullptr, there ? angles_of(shape, row, at.begin) : Angles{}, lane % 4);
+      const int from = min(row, at.end - 1);
+      RowPart<D> part(static_cast<const bf16*>(a.q) + from * a.q_stride + head * D, row < at.end, lane % 4);
+      part.turn(angles_of(shape, from, at.begin), lane % 4);
+      return part;
     };
     WholeRow rows[2];
 #pragma unroll
@@ -230,7 +179,7 @@ __global__ void __launch_bounds__(kWholeForwardWarps<kOneTurn>* kWarp, 2) attent
       const int pairs = min(seen - key, kKeys) / 16;
       const bf16* turn_keys = keys + key * (D + 8);
       WholeScores<D, kKeys> scores;
-      scores.multiply(upper, lower, turn_keys, pairs);
+      multiply_parts(scores.s, upper, lower, turn_keys, pairs);
 #pragma unroll
       for (int j = 0; j < kKeys / 16; ++j) {  // without a mask only the last keys that a row sees are in question
         if (j >= pairs || (!shape.key_mask && key + 16 * (j + 1) != seen)) continue;
