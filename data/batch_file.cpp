@@ -10,14 +10,6 @@ Tensor part(const Tensor& x, bool stacked, int64_t i) {
   return x.slice(0, i, i + 1).viewed(shape);
 }
 
-// u8 values over 255, as ToTensor computes them.
-Tensor to_unit_range(const Tensor& x) {
-  if (x.dtype() == DType::f32) return x;
-  Tensor y = empty(x.shape(), DType::f32, x.device());
-  for (int64_t i = 0; i < x.numel(); ++i) y.f32()[i] = static_cast<float>(x.u8()[i]) / 255.0f;
-  return y;
-}
-
 Tensor to_mask(const Tensor& x) {
   if (!x.defined() || x.dtype() == DType::u8) return x;
   Tensor y = empty(x.shape(), DType::u8, x.device());
@@ -60,7 +52,7 @@ BatchFile::BatchFile(const std::string& path) : device_(Device::open("cpu")) {
 
 Batch BatchFile::read(int64_t i) const {
   check(i >= 0 && i < size(), "batch ", i, " of ", size());
-  return {to_unit_range(part(images_, stacked_, i)), part(input_ids_, stacked_, i),
+  return {part(images_, stacked_, i), part(input_ids_, stacked_, i),
           to_mask(part(attention_mask_, stacked_, i)), part(labels_, stacked_, i)};
 }
 

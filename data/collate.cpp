@@ -131,9 +131,9 @@ std::shared_ptr<const Image> Collator::picture_of(const Record& record, const st
 
 Tensor Collator::stack_pictures(std::span<const Sample> samples, const Device& host) const {
   const int64_t S = options_.image_size;
-  Tensor images = empty({static_cast<int64_t>(samples.size()), 3, S, S}, DType::f32, host);
+  Tensor images = empty({static_cast<int64_t>(samples.size()), 3, S, S}, DType::u8, host);
   for (size_t b = 0; b < samples.size(); ++b)
-    image_to_tensor(*samples[b].picture, static_cast<int>(S), images.f32() + static_cast<int64_t>(b) * 3 * S * S);
+    image_to_tensor(*samples[b].picture, static_cast<int>(S), images.u8() + static_cast<int64_t>(b) * 3 * S * S);
   return images;
 }
 

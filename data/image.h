@@ -54,6 +54,7 @@ Image resize(const Image& image, int width, int height, Filter filter = Filter::
 
 // chw [3, size, size]: the picture resized to size x size, each value a byte / 255. No mean, no deviation.
 void image_to_tensor(const Image& image, int size, float* chw);
+void image_to_tensor(const Image& image, int size, uint8_t* chw);  // the bytes themselves
 
 std::vector<uint8_t> encode_png(const Image& image);
 

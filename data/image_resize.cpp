@@ -150,6 +150,11 @@ NANOVLM_CLONES void to_planes(const uint8_t* rgb, int64_t pixels, float* chw) {
   }
 }
 
+NANOVLM_CLONES void to_planes(const uint8_t* rgb, int64_t pixels, uint8_t* chw) {
+  for (int64_t i = 0; i < pixels; ++i)
+    for (int64_t channel = 0; channel < 3; ++channel) chw[channel * pixels + i] = rgb[3 * i + channel];
+}
+
 Plane resize_width(const Image& image, int width, Filter filter) {
   const int64_t row_bytes = 3 * static_cast<int64_t>(image.width);
   Plane out(image.height, width);
@@ -198,11 +203,20 @@ Image resize(const Image& image, int width, int height, Filter filter) {
   return out;
 }
 
-void image_to_tensor(const Image& image, int size, float* chw) {
+namespace {
+
+template <class T>
+void resized_to_planes(const Image& image, int size, T* chw) {
+  const int64_t pixels = static_cast<int64_t>(size) * size;
   if (image.width == size && image.height == size)
-    to_planes(image.rgb.data(), static_cast<int64_t>(size) * size, chw);
+    to_planes(image.rgb.data(), pixels, chw);
   else
-    to_planes(resize(image, size, size).rgb.data(), static_cast<int64_t>(size) * size, chw);
+    to_planes(resize(image, size, size).rgb.data(), pixels, chw);
 }
+
+}  // namespace
+
+void image_to_tensor(const Image& image, int size, float* chw) { resized_to_planes(image, size, chw); }
+void image_to_tensor(const Image& image, int size, uint8_t* chw) { resized_to_planes(image, size, chw); }
 
 }  // namespace nanovlm

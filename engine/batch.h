@@ -7,7 +7,7 @@ namespace nanovlm {
 constexpr int32_t kIgnoredLabel = -100;  // a target that does not count
 
 struct Batch {
-  Tensor images;          // [B, 3, S, S] f32, in [0, 1]
+  Tensor images;          // [B, 3, S, S] u8, or f32 in [0, 1]
   Tensor input_ids;       // [B, T] i32
   Tensor attention_mask;  // [B, T] u8, 1 = a token, 0 = padding; undefined: no padding
   Tensor labels;          // [B, T] i32, the next token at every place, or kIgnoredLabel

@@ -92,6 +92,7 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const std::ve
 Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const Tensor& targets, DType dtype);
 
 Tensor cast(const Tensor& x, DType dtype);
+Tensor unit_range(const Tensor& pixels);  // u8 / 255 -> f32; f32 as it is. Without a gradient for u8
 Tensor scale(const Tensor& x, float factor);
 Tensor view(const Tensor& x, Shape shape);  // the same numbers, contiguous
 

@@ -10,7 +10,7 @@ namespace nanovlm {
 
 struct Inputs {
   int64_t B = 0;
-  Tensor images;      // [B, 3, S, S], or
+  Tensor images;      // [B, 3, S, S] u8 or f32, or
   Tensor vision;      // [B * P, C], what the vision encoder made of them; one of the two is undefined
   Segments pictures;  // of the vision encoder's rows
   Segments texts;     // of the decoder's rows

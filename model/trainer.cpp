@@ -55,7 +55,27 @@ Inputs Trainer::inputs_of(const Batch& batch) {
   return model_.inputs(seen, options_.padding);
 }
 
-StepResult Trainer::step(const std::vector<Batch>& micro_batches, int64_t accumulation) {
+std::vector<Inputs> Trainer::inputs_of(const std::vector<Batch>& micro_batches) {
+  const auto same = [](const Batch& a, const Batch& b) {
+    return a.images.data() == b.images.data() && a.input_ids.data() == b.input_ids.data();
+  };
+  const bool staged = !staged_.empty() && std::equal(micro_batches.begin(), micro_batches.end(),
+                                                     staged_batches_.begin(), staged_batches_.end(), same);
+  std::vector<Inputs> inputs = std::move(staged_);
+  staged_.clear(), staged_batches_.clear();
+  if (staged) return inputs;
+  inputs.clear();
+  for (const Batch& batch : micro_batches) inputs.push_back(inputs_of(batch));
+  return inputs;
+}
+
+void Trainer::stage(const std::vector<Batch>& micro_batches) {
+  staged_ = inputs_of(micro_batches);
+  staged_batches_ = micro_batches;  // kept, so that no other batch takes their place in memory
+}
+
+StepResult Trainer::step(const std::vector<Batch>& micro_batches, int64_t accumulation,
+                         const std::function<void()>& meanwhile) {
   check(!micro_batches.empty(), "a step without a batch");
   if (accumulation == 0) accumulation = static_cast<int64_t>(micro_batches.size());
   const int64_t number = optimizer_.steps();
@@ -65,11 +85,12 @@ StepResult Trainer::step(const std::vector<Batch>& micro_batches, int64_t accumu
   std::vector<double> lrs;
   for (const Part& part : parts_) lrs.push_back(get_lr(number, part.lr, options_.max_steps));
 
-  std::vector<Inputs> inputs;
-  for (const Batch& batch : micro_batches) inputs.push_back(inputs_of(batch));
+  const std::vector<Inputs> inputs = inputs_of(micro_batches);
   optimizer_.begin_step(lrs);
   const size_t losses = inputs.size();
-  const std::vector<float> seen = to_host(run(inputs, accumulation));
+  const Tensor numbers = run(inputs, accumulation);
+  if (meanwhile) meanwhile();
+  const std::vector<float> seen = to_host(numbers);
   const auto bad = std::find_if(seen.begin(), seen.end(), [](float x) { return !std::isfinite(x); });
   optimizer_.end_step(bad == seen.end());
   if (const auto i = static_cast<size_t>(bad - seen.begin()); i < losses)

@@ -1,6 +1,7 @@
 // One optimizer step of nanoVLM's training: forward and backward over the micro-batches, clipping, AdamW with two
 // rates, or one for each part.
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -51,7 +52,14 @@ class Trainer {
   // Each micro-batch's mean loss is divided by `accumulation` (by default their number; nanoVLM divides a short last
   // group by the full count). The rates are those of step(), counted from 0. The device is given inputs, then launches
   // alone, and is then asked for the losses and the norm. NonFiniteLoss, or Error: the norm is not finite.
-  StepResult step(const std::vector<Batch>& micro_batches, int64_t accumulation = 0);
+  //
+  // `meanwhile` is called between the last launch and that question: while a GPU works on this step, its caller may
+  // fetch the next batches and stage() them.
+  StepResult step(const std::vector<Batch>& micro_batches, int64_t accumulation = 0,
+                  const std::function<void()>& meanwhile = {});
+
+  // Puts the inputs of the next step on the device ahead of it. A step of other batches forgets them.
+  void stage(const std::vector<Batch>& micro_batches);
 
   int64_t steps() const { return optimizer_.steps(); }
   size_t recordings() const { return recorded_.size(); }
@@ -66,6 +74,7 @@ class Trainer {
   static std::vector<Part> parts_of(const TrainerOptions& options);
   static std::vector<ParameterGroup> groups_of(VisionLanguageModel& model, const std::vector<Part>& parts);
   Inputs inputs_of(const Batch& batch);
+  std::vector<Inputs> inputs_of(const std::vector<Batch>& micro_batches);
   bool wants_norm() const { return options_.max_grad_norm || options_.gradient_norm; }
   Tensor numbers_for(size_t losses) const;
   void launch(const std::vector<Inputs>& micro_batches, int64_t accumulation, const Tensor& numbers);
@@ -77,6 +86,8 @@ class Trainer {
   std::vector<Part> parts_;
   AdamW optimizer_;
   std::optional<VisionCache> vision_cache_;
+  std::vector<Batch> staged_batches_;
+  std::vector<Inputs> staged_;
 
   // Steps by the forms of their inputs. A recording reads its own inputs, which take over each batch's numbers.
   struct RecordedStep {

@@ -61,7 +61,7 @@ Tensor ViT::operator()(const Tensor& images, const Forward& run) const {
 }
 
 Tensor ViT::operator()(const Tensor& images, const Segments& pictures, const Forward& run) const {
-  Residual x = {patch_embedding(images, run), {}};
+  Residual x = {patch_embedding(unit_range(images), run), {}};
   for (size_t i = 0; i < blocks.size(); ++i) x = blocks[i](x, pictures, run, "vision.blocks." + std::to_string(i));
   const Tensor y = layer_norm(x, run).y;
   run.show("vision.post_layernorm", y);

@@ -70,7 +70,7 @@ struct ViT {
 
   explicit ViT(const VLMConfig& config, const Device& device);
 
-  // [B, 3, S, S] -> [B * P, C]
+  // [B, 3, S, S] u8, or f32 in [0, 1] -> [B * P, C]
   Tensor operator()(const Tensor& images, const Forward& run) const;
   // The same with picture_segments(B, P) already on the device.
   Tensor operator()(const Tensor& images, const Segments& pictures, const Forward& run) const;

@@ -134,6 +134,19 @@ TEST_CASE("sum is as exact as adding in order, and the same on one thread and on
   });
 }
 
+TEST_CASE("unit_range divides bytes by 255, rounded once") {
+  for_each_backend([](auto backend, Stream stream) {
+    for (int64_t n : kSizes) {
+      CAPTURE(n);
+      Values bytes, exact;
+      for (int64_t i = 0; i < n; ++i) bytes.push_back(i % 256), exact.push_back(static_cast<float>(i % 256) / 255.0f);
+      Buffer x(bytes, DType::u8), y(n, DType::f32);
+      kernels::unit_range(backend, kernels::UnitRange{x, y, n}, stream);
+      CHECK(max_error(y.values(), exact) == 0);
+    }
+  });
+}
+
 TEST_CASE("fill writes every place and nothing else") {
   for_each_backend([](auto backend, Stream stream) {
     for (DType dtype : kFloatDTypes)

@@ -130,7 +130,7 @@ nlohmann::ordered_json to_json(const LoadedBatch& loaded, const std::vector<Skip
 
 void write(const std::string& path, const Batch& batch) {
   std::vector<std::pair<std::string, Tensor>> tensors = {
-      {"images", batch.images}, {"input_ids", batch.input_ids}, {"attention_mask", batch.attention_mask}};
+      {"images", unit_range(batch.images)}, {"input_ids", batch.input_ids}, {"attention_mask", batch.attention_mask}};
   if (batch.labels.defined()) tensors.emplace_back("labels", batch.labels);
   write_safetensors(path, tensors);
 }

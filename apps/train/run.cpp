@@ -156,9 +156,10 @@ void Run::describe() {
 void Run::train() {
   Epoch epoch;
   epoch.start = log_.seconds();
+  StepBatches upcoming = source_->next();
   for (int64_t step = 0; step < steps_; ++step) {
     const double start = log_.seconds();
-    const StepBatches work = source_->next();
+    const StepBatches work = std::move(upcoming);
     if (work.batches.empty()) {  // records that were left out had been counted as samples
       check(step > 0, "the data gave no batch");
       log_.note(text("the data ended after ", step, " of ", steps_, " steps"));
@@ -166,7 +167,10 @@ void Run::train() {
       break;
     }
     for (const std::string& line : source_->notes()) log_.note(line);
-    const StepResult result = take(work, step);
+    const StepResult result = take(work, step, [&] {
+      upcoming = step + 1 < steps_ ? source_->next() : StepBatches();
+      if (!device_.is_host() && !upcoming.batches.empty()) trainer_->stage(upcoming.batches);
+    });
 
     const double seconds = log_.seconds() - start;
     const int64_t tokens = work.tokens(model_.config.image_tokens());
@@ -188,14 +192,14 @@ void Run::train() {
   }
 }
 
-StepResult Run::take(const StepBatches& work, int64_t step) {
+StepResult Run::take(const StepBatches& work, int64_t step, const std::function<void()>& meanwhile) {
   try {
-    return trainer_->step(work.batches, train_.gradient_accumulation_steps);
+    return trainer_->step(work.batches, train_.gradient_accumulation_steps, meanwhile);
   } catch (const NonFiniteLoss& error) {
     const Batch& batch = work.batches[error.micro_batch];
     const std::string file = settings_.out + "/bad_batch.safetensors";
     std::vector<std::pair<std::string, Tensor>> tensors = {
-        {"images", batch.images}, {"input_ids", batch.input_ids}, {"labels", batch.labels}};
+        {"images", unit_range(batch.images)}, {"input_ids", batch.input_ids}, {"labels", batch.labels}};
     if (batch.attention_mask.defined()) tensors.emplace_back("attention_mask", batch.attention_mask);
     write_safetensors(file, tensors);
     fail(error.what(), "; step ", step, "'s batch is in ", file);

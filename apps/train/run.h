@@ -1,5 +1,6 @@
 // A training run: what is opened before it, its steps, and what it leaves behind.
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -32,7 +33,7 @@ class Run {
   void open_batches(const RunConfig& config);
   void open_dataset_batches(const RunConfig& config);
   void make_trainer();
-  StepResult take(const StepBatches& work, int64_t step);
+  StepResult take(const StepBatches& work, int64_t step, const std::function<void()>& meanwhile);
   void record(int64_t step, const StepResult& result, double tokens_per_second);
   void validate(int64_t step, double tokens_per_second);
   void end_epoch(int64_t step, Epoch& epoch);

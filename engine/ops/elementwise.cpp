@@ -15,6 +15,16 @@ Tensor cast(const Tensor& x, DType dtype) {
                 [from = x.dtype()](const Tensor& dy, const Needs&) -> Gradients { return {cast(dy, from)}; });
 }
 
+Tensor unit_range(const Tensor& pixels) {
+  if (pixels.dtype() == DType::f32) return pixels;
+  check(pixels.is_contiguous(), "unit_range: the tensor of shape ", pixels.shape(), " is not contiguous");
+  Tensor y = empty(pixels.shape(), DType::f32, pixels.device());
+  on(pixels.device(), "unit_range", [&](auto backend, Stream stream) {
+    kernels::unit_range(backend, {pixels.u8(), y.f32(), pixels.numel()}, stream);
+  });
+  return y;
+}
+
 Tensor scale(const Tensor& x, float factor) {
   Tensor y = empty_like(x);
   on(x.device(), "scale", [&](auto backend, Stream stream) {

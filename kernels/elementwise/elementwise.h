@@ -45,6 +45,13 @@ struct Fill {
   DType dtype;
 };
 
+// y = x / 255: a picture's bytes as the numbers in [0, 1] that torchvision's ToTensor makes of them
+struct UnitRange {
+  const uint8_t* x;  // [n]
+  float* y;          // [n]
+  int64_t n;
+};
+
 template <class Backend>
 void cast(Backend, const Cast&, Stream);
 template <class Backend>
@@ -55,5 +62,7 @@ template <class Backend>
 void sum(Backend, const Sum&, Stream);
 template <class Backend>
 void fill(Backend, const Fill&, Stream);
+template <class Backend>
+void unit_range(Backend, const UnitRange&, Stream);
 
 }  // namespace nanovlm::kernels

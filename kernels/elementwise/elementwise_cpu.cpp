@@ -31,7 +31,17 @@ void fill_range(T* y, float value, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) store(y[i], value);
 }
 
+void unit_range_of(const uint8_t* x, float* y, int64_t begin, int64_t end) {
+#pragma omp simd
+  for (int64_t i = begin; i < end; ++i) y[i] = static_cast<float>(x[i]) / 255.0f;
+}
+
 }  // namespace
+
+template <>
+void unit_range(ThisBackend, const UnitRange& a, Stream) {
+  parallel_elements(a.n, [&](int64_t begin, int64_t end) { unit_range_of(a.x, a.y, begin, end); });
+}
 
 template <>
 void cast(ThisBackend, const Cast& a, Stream) {
