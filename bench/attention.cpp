@@ -3,15 +3,20 @@
 //
 // lm: 9 query heads on 3 key/value heads, causal, RoPE applied on the way; vit: 12 heads, every patch sees every patch;
 // head size 64. decode: one token a sequence over a cache of `seq` keys. Least bytes: q, k, v, o once (and their
-// gradients). naive: scores, softmax and their product with the values one after the other, heads gathered first.
+// gradients). naive, on the cpu: scores, softmax and their product with the values one after the other, heads gathered
+// first. cudnn, on a GPU in bf16: cuDNN's attention on the same memory, between rotations by our own kernel where RoPE
+// is applied, since cuDNN has none; --rope 0 compares the bare products.
 #include "kernels/attention/attention.h"
 
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <optional>
 
+#include "bench/common/cudnn_attention.h"
 #include "bench/common/kernel_bench.h"
+#include "kernels/elementwise/elementwise.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/parallel.h"
 #include "kernels/rope/rope.h"
@@ -29,6 +34,7 @@ struct Problem {
   bool causal, rope, leftpad;
   DType dtype;
   int64_t rows() const { return B * T; }
+  float scale() const { return static_cast<float>(1 / std::sqrt(static_cast<double>(D))); }
   // Products of scores with FlashAttention's convention.
   double flops() const {
     return 4.0 * static_cast<double>(B * H * D) * static_cast<double>(T * T) * (causal ? 0.5 : 1);
@@ -77,7 +83,7 @@ struct Operands {
             s.G,
             s.D,
             s.causal,
-            static_cast<float>(1 / std::sqrt(static_cast<double>(s.D))),
+            s.scale(),
             s.rope ? cos.f32() : nullptr,
             s.rope ? sin.f32() : nullptr,
             nullptr,
@@ -85,16 +91,8 @@ struct Operands {
   }
   // Of sequence b alone.
   reference::AttentionSetting setting(int64_t b) const {
-    reference::AttentionSetting setting{{0, static_cast<int32_t>(s.T)},
-                                        s.H,
-                                        s.G,
-                                        s.D,
-                                        s.causal,
-                                        static_cast<float>(1 / std::sqrt(static_cast<double>(s.D))),
-                                        {},
-                                        {},
-                                        {},
-                                        {}};
+    reference::AttentionSetting setting{
+        {0, static_cast<int32_t>(s.T)}, s.H, s.G, s.D, s.causal, s.scale(), {}, {}, {}, {}};
     if (s.rope) setting.cos = values_of(cos), setting.sin = values_of(sin);
     if (s.leftpad)
       for (int64_t t = 0; t < s.T; ++t) setting.key_mask.push_back(b % 2 == 0 || t >= s.T / 3);
@@ -183,10 +181,9 @@ struct DecodeOperands {
   }
   void run() const {
     on(q.device(), "attention_decode", [&](auto backend, Stream stream) {
-      kernels::attention_decode(backend,
-                                {q.data(), k.data(), v.data(), lengths.i32(), o.data(), s.B, s.T, s.H, s.G, s.D,
-                                 static_cast<float>(1 / std::sqrt(static_cast<double>(s.D))), s.dtype},
-                                stream);
+      kernels::attention_decode(
+          backend, {q.data(), k.data(), v.data(), lengths.i32(), o.data(), s.B, s.T, s.H, s.G, s.D, s.scale(), s.dtype},
+          stream);
     });
   }
   // The last query of a sequence under a causal mask is what decoding computes; the others are zeros here.
@@ -199,8 +196,7 @@ struct DecodeOperands {
       std::copy_n(new_q.begin() + b * static_cast<std::ptrdiff_t>(width), width, all.begin() + last(b));
     std::vector<int32_t> at;
     for (int64_t b = 0; b <= s.B; ++b) at.push_back(static_cast<int32_t>(b * s.T));
-    const reference::AttentionSetting setting{
-        at, s.H, s.G, s.D, true, static_cast<float>(1 / std::sqrt(static_cast<double>(s.D))), {}, {}, {}, {}};
+    const reference::AttentionSetting setting{at, s.H, s.G, s.D, true, s.scale(), {}, {}, {}, {}};
     const auto of = [&](const reference::AttentionResult& result) {
       Values rows;
       for (int64_t b = 0; b < s.B; ++b)
@@ -213,21 +209,43 @@ struct DecodeOperands {
   }
 };
 
+// RoPE as a step of its own, before what has none.
+class Rotation {
+ public:
+  explicit Rotation(const Operands& of) : x_(of) {
+    std::vector<int32_t> positions;
+    for (int64_t row = 0; row < of.s.rows(); ++row) positions.push_back(static_cast<int32_t>(row % of.s.T));
+    positions_ = from_host(positions, {of.s.rows()}, of.q.device());
+  }
+  // Where x is to be rotated to: x itself where nothing is.
+  Tensor place(const Tensor& x) const { return x_.s.rope ? empty_like(x) : x; }
+  void turn(const Tensor& from, const Tensor& to, int heads, bool back = false) const {
+    if (!x_.s.rope) return;
+    on(from.device(), "rope", [&](auto backend, Stream stream) {
+      kernels::rope(backend,
+                    {from.data(), to.data(), x_.cos.f32(), x_.sin.f32(), positions_.i32(), x_.s.rows(), heads, x_.s.D,
+                     back, x_.s.dtype},
+                    stream);
+    });
+  }
+
+ private:
+  const Operands& x_;
+  Tensor positions_;
+};
+
 // The unfused form on the host: rotate, then for every head gather, multiply, softmax, multiply, scatter.
 class Unfused {
  public:
-  explicit Unfused(const Operands& of) : x_(of), s_(of.s) {
+  explicit Unfused(const Operands& of) : x_(of), s_(of.s), rotation_(of) {
     const Device& device = of.q.device();
-    q_ = s_.rope ? empty_like(of.q) : of.q, k_ = s_.rope ? empty_like(of.k) : of.k;
-    std::vector<int32_t> positions;
-    for (int64_t row = 0; row < s_.rows(); ++row) positions.push_back(static_cast<int32_t>(row % s_.T));
-    positions_ = from_host(positions, {s_.rows()}, device);
+    q_ = rotation_.place(of.q), k_ = rotation_.place(of.k);
     for (Tensor* head : {&one_q_, &one_k_, &one_v_, &one_o_}) *head = empty({s_.T, s_.D}, s_.dtype, device);
     scores_ = empty({s_.T, s_.T}, DType::f32, device), weights_ = empty({s_.T, s_.T}, s_.dtype, device);
   }
 
   void operator()() const {
-    if (s_.rope) rotate(x_.q, q_, s_.H), rotate(x_.k, k_, s_.G);
+    rotation_.turn(x_.q, q_, s_.H), rotation_.turn(x_.k, k_, s_.G);
     for (int64_t b = 0; b < s_.B; ++b)
       for (int h = 0; h < s_.H; ++h) {
         const int g = h / (s_.H / s_.G);
@@ -240,14 +258,6 @@ class Unfused {
   }
 
  private:
-  void rotate(const Tensor& from, const Tensor& to, int heads) const {
-    on(from.device(), "rope", [&](auto backend, Stream stream) {
-      kernels::rope(backend,
-                    {from.data(), to.data(), x_.cos.f32(), x_.sin.f32(), positions_.i32(), s_.rows(), heads, s_.D,
-                     false, s_.dtype},
-                    stream);
-    });
-  }
   // Between the rows of all heads and one head's own matrix.
   template <bool kGather>
   void move(const Tensor& rows, const Tensor& one, int64_t b, int head, int heads) const {
@@ -275,7 +285,7 @@ class Unfused {
   }
   template <class T>
   void soften_row(float* s, T* w, int64_t t) const {
-    const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(s_.D)));
+    const float scale = s_.scale();
     const int64_t seen = s_.causal ? t + 1 : s_.T;
     const float largest = *std::max_element(s, s + seen);
     float sum = 0;
@@ -285,32 +295,94 @@ class Unfused {
 
   const Operands& x_;
   Problem s_;
-  Tensor q_, k_, positions_, one_q_, one_k_, one_v_, one_o_, scores_, weights_;
+  Rotation rotation_;
+  Tensor q_, k_, one_q_, one_k_, one_v_, one_o_, scores_, weights_;
 };
 
-Instance forward_instance(const Problem& s, const Device& device, uint64_t seed) {
+// cuDNN on an instance's operands. Its first call makes room for what lies between steps, so that machines and builds
+// without cuDNN are left alone where it is not asked for, and clears what cuDNN is to write.
+class Cudnn {
+ public:
+  Cudnn(const Operands& of, std::shared_ptr<CudnnAttention> library) : x_(of), s_(of.s), library_(std::move(library)) {}
+
+  void forward() {
+    if (!rotation_) prepare({x_.o});
+    turn();
+    library_->forward(q_, k_, x_.v, x_.o, stats_);
+  }
+  // After its own forward for the statistics, once.
+  void backward() {
+    if (!rotation_) {
+      prepare({x_.dq, x_.dk, x_.dv});
+      turn();
+      library_->forward(q_, k_, x_.v, empty_like(x_.o), stats_);
+    }
+    turn();
+    library_->backward(q_, k_, x_.v, x_.o, x_.d_o, stats_, x_.dq, x_.dk, x_.dv);
+    rotation_->turn(x_.dq, x_.dq, s_.H, true), rotation_->turn(x_.dk, x_.dk, s_.G, true);
+  }
+
+ private:
+  void prepare(const std::vector<Tensor>& results) {
+    rotation_.emplace(x_);
+    q_ = rotation_->place(x_.q), k_ = rotation_->place(x_.k);
+    stats_ = empty({s_.B, s_.H, s_.T}, DType::f32, x_.q.device());
+    for (const Tensor& result : results)
+      on(result.device(), "fill", [&](auto backend, Stream stream) {
+        kernels::fill(backend, {result.data(), result.numel(), 0.0f, s_.dtype}, stream);
+      });
+  }
+  void turn() const { rotation_->turn(x_.q, q_, s_.H), rotation_->turn(x_.k, k_, s_.G); }
+
+  const Operands& x_;
+  Problem s_;
+  std::shared_ptr<CudnnAttention> library_;  // of all instances of a problem: building a plan takes long
+  std::optional<Rotation> rotation_;
+  Tensor q_, k_, stats_;
+};
+
+// Whether cuDNN has this problem's attention: it has none in fp32, and pads on the right alone.
+bool has_cudnn(const Problem& s, const Device& device) {
+  return device.kind() == DeviceKind::cuda && s.dtype == DType::bf16 && !s.leftpad;
+}
+
+Instance forward_instance(const Problem& s, const Device& device, uint64_t seed,
+                          const std::shared_ptr<CudnnAttention>& library) {
   const auto x = std::make_shared<Operands>(s, device, seed);
   Instance instance{[x] { x->forward(); }, [x] { return x->forward_outcomes(); }, {}};
   if (device.kind() == DeviceKind::cpu && !s.leftpad) {
     const auto unfused = std::make_shared<Unfused>(*x);
     instance.baselines.push_back({"naive", [x, unfused] { (*unfused)(); }});
   }
+  if (has_cudnn(s, device)) {
+    const auto cudnn = std::make_shared<Cudnn>(*x, library);
+    instance.baselines.push_back({"cudnn", [x, cudnn] { cudnn->forward(); }, true});
+  }
   return instance;
 }
 
-Instance backward_instance(const Problem& s, const Device& device, uint64_t seed) {
+Instance backward_instance(const Problem& s, const Device& device, uint64_t seed,
+                           const std::shared_ptr<CudnnAttention>& library) {
   const auto x = std::make_shared<Operands>(s, device, seed);
   x->forward();
-  return {[x] { x->backward(); }, [x] { return x->backward_outcomes(); }, {}};
+  Instance instance{[x] { x->backward(); }, [x] { return x->backward_outcomes(); }, {}};
+  if (has_cudnn(s, device)) {
+    const auto cudnn = std::make_shared<Cudnn>(*x, library);
+    instance.baselines.push_back({"cudnn", [x, cudnn] { cudnn->backward(); }, true});
+  }
+  return instance;
 }
 
-Instance decode_instance(const Problem& s, const Device& device, uint64_t seed) {
+Instance decode_instance(const Problem& s, const Device& device, uint64_t seed,
+                         const std::shared_ptr<CudnnAttention>&) {
   const auto x = std::make_shared<DecodeOperands>(s, device, seed);
   return {[x] { x->run(); }, [x] { return x->outcomes(); }, {}};
 }
 
 // All directions of one problem.
 void add_cases(const Problem& s, const Device& device, std::vector<Case>& cases) {
+  const auto library =
+      std::make_shared<CudnnAttention>(CudnnAttention::Problem{s.B, s.T, s.H, s.G, s.D, s.causal, s.scale()}, device);
   const auto add = [&](const std::string& dir, double flops, double bytes, const std::string& source, auto make) {
     Case c{dir == "decode" ? "attention_decode" : "attention",
            dir,
@@ -322,7 +394,7 @@ void add_cases(const Problem& s, const Device& device, std::vector<Case>& cases)
     if (dir == "bwd" && s.dtype == DType::f32)
       c.excesses = {
           {"attention", "bytes", 1.6, "without tensor cores two kernels read q, k, v and do; training is bf16"}};
-    c.make = [=](uint64_t seed) { return make(s, device, seed); };
+    c.make = [=](uint64_t seed) { return make(s, device, seed, library); };
     cases.push_back(std::move(c));
   };
   const double q = s.q_bytes(), kv = s.kv_bytes(), one = q / static_cast<double>(s.T);

@@ -2,8 +2,8 @@
 //
 // Our tensor-core products (kernels/gemm), `gemm` by default, at the shapes of the 222M model's linear layers: forward
 // x w^T, the input's gradient dy w, the weight's dy^T x. x, dy and w are bf16; y and dx are, dw is fp32. Least bytes:
-// both operands read once, the result written once. cublaslt: the product that the model calls; `library` on simt. On a
-// CPU there is only that, under `ours`.
+// both operands read once, the result written once. cublaslt, on a GPU: the product that the model calls. On a CPU
+// there is only that, under `ours`.
 #include "kernels/gemm/gemm.h"
 
 #include <CLI/CLI.hpp>

@@ -33,6 +33,15 @@ if ! ls .venv/lib/python3*/site-packages/pyarrow/libarrow.so.2[56]00 >/dev/null 
     echo "setup: pyarrow can't be installed: the programs will not read .parquet files" >&2
 fi
 
+# NVIDIA's cudnn-frontend, headers by which bench/attention times cuDNN beside our kernels. Only where nvcc is found.
+if { [ -n "${CUDACXX:-}" ] || command -v nvcc || [ -x /usr/local/cuda/bin/nvcc ]; } >/dev/null &&
+  ! ls .venv/lib/python3*/site-packages/include/cudnn_frontend.h >/dev/null 2>&1; then
+  echo "setup: installing cudnn-frontend into .venv" >&2
+  { { [ -x .venv/bin/pip ] || /usr/bin/python3 -m venv .venv; } &&
+    .venv/bin/pip install --quiet --disable-pip-version-check --no-deps 'nvidia-cudnn-frontend>=1.15,<2'; } >&2 ||
+    echo "setup: cudnn-frontend can't be installed: bench/attention will not time cuDNN" >&2
+fi
+
 # The distribution's Python has Pillow; another python3 on PATH may not.
 python=/usr/bin/python3
 jobs=$(nproc)
