@@ -3,13 +3,13 @@
 //
 // A segment and key/value head has two blocks, which run side by side, so that the second to read a row finds it in the
 // L2 cache. One makes dq: keys and values lie in shared memory, and a warp takes 16 queries of one head at a time. The
-// other makes dk and dv: a warp takes 16 keys, and q and do of one head after the other lie in shared memory. A warp's
-// own rows come straight from global memory into registers (mma_parts.cuh), its sums stay there, and every sum has a
-// fixed order. Both make p and ds anew: two products more than a single pass, but no warp waits for another's ds.
+// other makes dk and dv: a warp takes 16 keys at a time, and chunks of q and do lie in shared memory. A warp's own rows
+// come straight from global memory into registers (mma_parts.cuh) and its sums stay there, so every sum has a fixed
+// order. Both make p and ds anew: two products more than a single pass, but no warp waits for another's ds.
 //
-// A product of do and v starts at -delta. Bound
-// by reads of shared memory, 512 bytes for two mma, beside 1.6 clocks a mma; three blocks a multiprocessor cover each
-// other's loads.
+// The product of do and v starts at -delta; ds stays fp32 until it enters a product. Bound by reads of shared memory:
+// 512 bytes for every two mma, since 16 rows are all that registers hold. Three blocks share a multiprocessor, with 168
+// registers a lane, and cover each other's loads.
 #pragma once
 #include "kernels/attention/mma_backward.cuh"
 #include "kernels/attention/mma_parts.cuh"
@@ -19,13 +19,13 @@ namespace nanovlm::kernels::inline NANOVLM_WORDS {
 constexpr int kWholeRows = 256;  // of a segment, at most
 constexpr int kWholeWarps = 4;   // of a block, at most
 
-// Parts load when they are made and turn later, so that those of several rows are on their way together. Past the
-// segment's end they are zeros.
+// Angles of a row, or of the last one for those past the segment's end.
 __device__ inline Angles angles_in(const AttentionShape& shape, const Place& at, int row) {
   return angles_of(shape, min(row, at.end - 1), at.begin);
 }
 
-// A lane's quarter of k and v.
+// A lane's quarter of k and v; zeros past the segment's end. Turned later than loaded, so that the loads of several
+// parts are under way together.
 template <int D>
 struct KeyPart {
   RowPart<D> k, v;
@@ -40,7 +40,7 @@ struct KeyPart {
   }
 };
 
-// A lane's quarter of q, do and o.
+// A lane's quarter of q, do and o, likewise.
 template <int D>
 struct QueryPart {
   RowPart<D> q, d_o, o;
@@ -91,7 +91,7 @@ __device__ inline int rows_of_tiles(const Place& at) { return (at.rows() + kMmaR
 // Rows begin ... end - 1 of the segment with all heads into shared memory, a head `chunk` rows after the last.
 template <int D>
 __device__ void load_queries(const AttentionBackward& a, const Place& at, int begin, int end, int chunk, bf16* q,
-                             bf16* d_o, float* lse, float* delta) {
+                             bf16* d_o, float* lse, float* start) {
   for (int head = 0; head < at.n; ++head)
     for (int i = thread_in_block(); i < 4 * (end - begin); i += threads_in_block()) {
       const int row = begin + i / 4, there = head * chunk + i / 4;
@@ -99,7 +99,7 @@ __device__ void load_queries(const AttentionBackward& a, const Place& at, int be
       part.turn(a.shape, at, at.begin + row);
       const float sum = part.delta();
       part.q.share(q + there * (D + 8), i % 4), part.d_o.share(d_o + there * (D + 8), i % 4);
-      if (i % 4 == 0) lse[there] = part.lse, delta[there] = sum;
+      if (i % 4 == 0) lse[there] = part.lse, start[there] = -sum;
     }
 }
 
@@ -165,8 +165,8 @@ __device__ void make_dq(const AttentionBackward& a, const Place& at, bf16* keys,
 // dk and dv: a warp takes 16 keys at a time. `chunk` rows of queries pass by together, with all heads.
 template <int D>
 __device__ void make_dkv(const AttentionBackward& a, const Place& at, int chunk, bf16* q, bf16* d_o) {
-  GPU_SHARED(float, lse, [kWholeRows]);  // of the queries in shared memory
-  GPU_SHARED(float, delta, [kWholeRows]);
+  GPU_SHARED(float, lse, [kWholeRows]);    // of the queries in shared memory
+  GPU_SHARED(float, start, [kWholeRows]);  // their -delta
   const AttentionShape& shape = a.shape;
   const int lane = thread_in_block() % kWarp, rows = rows_of_tiles(at);
   const int warps = threads_in_block() / kWarp, block_rows = warps * kMmaRows;
@@ -188,7 +188,7 @@ __device__ void make_dkv(const AttentionBackward& a, const Place& at, int chunk,
       const int end = min(begin + chunk, rows);
       if (begin != loaded) {
         __syncthreads();  // the last chunk has been read
-        load_queries<D>(a, at, begin, end, chunk, q, d_o, &lse[0], &delta[0]);
+        load_queries<D>(a, at, begin, end, chunk, q, d_o, &lse[0], &start[0]);
         loaded = begin;
         __syncthreads();
       }
@@ -202,8 +202,8 @@ __device__ void make_dkv(const AttentionBackward& a, const Place& at, int chunk,
           float p[2][4] = {}, ds[2][4];
 #pragma unroll
           for (int j = 0; j < 2; ++j) {
-            const Vec<float, 2> start = ld8(&delta[column + 8 * j]);
-            ds[j][0] = ds[j][2] = -start[0], ds[j][1] = ds[j][3] = -start[1];
+            const Vec<float, 2> from = ld8(&start[column + 8 * j]);
+            ds[j][0] = ds[j][2] = from[0], ds[j][1] = ds[j][3] = from[1];
           }
           multiply_parts(p, upper.k, lower.k, q + there * (D + 8));
           multiply_parts(ds, upper.v, lower.v, d_o + there * (D + 8));

@@ -202,7 +202,8 @@ __global__ void __launch_bounds__(kWholeForwardWarps<kOneTurn>* kWarp, 2) attent
       const float sum = row_sum(rows[half].sum);
       if (a.lse && row < at.end && lane % 4 == 0)
         a.lse[int64_t(row) * shape.H + head] = (rows[half].max + log2f(sum)) * kLn2;
-      store_quad<D>(static_cast<bf16*>(a.o) + (int64_t(row) * shape.H + head) * D, o, half, 1 / sum, row < at.end);
+      store_quad<D>(static_cast<bf16*>(a.o) + Query{row, head}.in(int64_t(shape.H) * D, D), o, half, 1 / sum,
+                    row < at.end);
     }
   }
 }
