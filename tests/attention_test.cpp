@@ -46,6 +46,8 @@ const Case kCases[] = {
     {{128, 17}, 6, 2, 64, true, true},
     {{196}, 1, 1, 64, false, false},
     {{250, 3}, 2, 2, 32, true, true, Mask::vlm},
+    {{70, 20}, 8, 1, 32, true, true, Mask::left},
+    {{9}, 17, 1, 32, false, true},
 };
 
 std::vector<uint8_t> mask_of(Mask kind, const std::vector<int32_t>& lengths, Random& random) {
