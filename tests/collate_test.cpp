@@ -8,6 +8,7 @@
 
 #include "engine/file.h"
 #include "engine/json.h"
+#include "engine/ops.h"
 #include "engine/safetensors.h"
 #include "tests/support/catch.h"
 #include "tests/support/folder.h"
@@ -128,7 +129,7 @@ TEST_CASE("only the first picture and the first turn of a record count") {
     const std::vector<Sample> samples{collator.prepare(record, "f:1")};
     CHECK(vqa_prompt(samples[0].question) == c["text_data"]);
     CHECK(samples[0].answer + text.eos == c["answer"]);
-    const Tensor images = collator.collate(samples, cpu).images;
+    const Tensor images = unit_range(collator.collate(samples, cpu).images);
     CHECK(images.shape() == Shape{1, 3, size, size});
     for (int channel = 0; channel < 3; ++channel)
       CHECK(images.f32()[channel * size * size] == c["image_first_pixel"][channel].get<float>());
@@ -243,7 +244,7 @@ TEST_CASE("a picture is turned upright, resized and kept") {
   std::vector<float> expected(3 * 8 * 8);
   image_to_tensor(upright, 8, expected.data());
   const std::vector<Sample> samples{sample, sample};
-  const Tensor images = collator.collate(samples, cpu).images;
+  const Tensor images = unit_range(collator.collate(samples, cpu).images);
   CHECK(std::vector<float>(images.f32(), images.f32() + 192) == expected);
   CHECK(std::vector<float>(images.f32() + 192, images.f32() + 384) == expected);
 }

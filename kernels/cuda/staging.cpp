@@ -12,7 +12,8 @@ namespace {
 constexpr size_t kRing = size_t{64} << 20;
 constexpr size_t kLargestPiece = kRing / 4;  // so that host, bus and device work at the same time
 constexpr size_t kAlignment = 256;
-constexpr int64_t kCopiedByOne = 1 << 20;  // bytes that one thread of the host copies
+constexpr int64_t kCopiedByOne =
+    4 << 20;  // bytes that one thread of the host copies: few threads reach its memory rate
 
 cudaEvent_t make_event() {
   cudaEvent_t event = nullptr;
