@@ -1,5 +1,5 @@
 // bench/train_step [--config 222m|laptop|FILE.json] [--batch N] [--dtype bf16|f32] [--padding packed|dense|both]
-// [--device cpu|simt|cuda] [--kernel OPERATION=KERNEL] [--peer CMD]
+// [--device cpu|simt|cuda] [--cuda_graph] [--kernel OPERATION=KERNEL] [--peer CMD]
 //
 // One step of training: forward, backward, AdamW. The batch is synthetic but shaped like nanoVLM's data: left-padded
 // texts whose lengths and label shares vary. With --peer, a command that times the same step elsewhere
@@ -31,6 +31,7 @@ struct Settings {
   std::string config = "222m", dtype = "bf16", padding = "both", peer;
   int64_t batch = 12, steps = 5;
   double fill = 0.5, label_share = 0.25;
+  bool recorded = false;
   DeviceChoice device = {"cpu", {}};
 };
 
@@ -123,6 +124,8 @@ int main(int argc, char** argv) try {
   report.app().add_option("--fill", s.fill, "mean share of a text that is no padding")->capture_default_str();
   report.app().add_option("--label_share", s.label_share, "share of a text that carries labels")->capture_default_str();
   report.app().add_option("--steps", s.steps, "timed steps at least")->capture_default_str();
+  report.app().add_flag("--cuda_graph", s.recorded,
+                        "record a step's launches and start them as a whole, as train does");
   s.device.add_to(report.app());
   report.app().add_option("--peer", s.peer,
                           "command to compare with; gets --batch-file FILE --dtype D --steps N --json");
@@ -144,6 +147,7 @@ int main(int argc, char** argv) try {
     TrainerOptions options;
     options.dtype = s.dtype == "bf16" ? DType::bf16 : DType::f32;
     options.padding = padding;
+    options.recorded = s.recorded;
     options.lr_mp = options.lr_backbones = 1e-4;
     options.max_steps = 1000;
     Trainer trainer(model, options);
@@ -156,8 +160,9 @@ int main(int argc, char** argv) try {
     const auto meanwhile = [&] {
       if (!device.is_host()) trainer.stage({batch});
     };
+    const int rehearsals = s.recorded ? 3 : 1;
     const Timing timing = time([&] { last = trainer.step({batch}, 1, meanwhile).losses[0]; },
-                               {.min_seconds = 1, .min_samples = static_cast<int>(s.steps)});
+                               {.min_seconds = 1, .min_samples = static_cast<int>(s.steps), .warmup = rehearsals});
     require(last < first, text("the loss did not fall: ", first, " to ", last));
     const Layout layout = layout_of(batch, config.image_tokens(), config.lm_vocab_size, padding, host);
     const double flops = step_flops(config, layout);

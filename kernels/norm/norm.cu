@@ -212,6 +212,7 @@ __global__ void add_parts_kernel(const float* parts, float* dw, float* db, int64
   GPU_SHARED(float, part, [kWarp][kWarp]);
   const int64_t c = int64_t(blockIdx.x) * kWarp + threadIdx.x;
   float sum = 0;
+#pragma unroll 8  // loads on their way together
   for (int64_t line = threadIdx.y; c < C && line < lines; line += kWarp) sum += parts[(line * 2 + blockIdx.y) * C + c];
   part[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
