@@ -7,7 +7,7 @@
 // one after another, and nothing else writes there. What they read and what they leave lies outside.
 //
 // On cpu and simt the work is run again instead, and it is checked that its memory lay where it did: what a graph
-// relies on, tested without a GPU. No graph has run on a GPU yet.
+// relies on, tested without a GPU.
 #pragma once
 #include <functional>
 #include <memory>

@@ -21,7 +21,7 @@ TEST_CASE("a kernel is chosen by name, and an unknown name is refused with the l
   choices.choose("attention=mma");
   CHECK(choices.of("attention") == std::string("mma"));
   for (const std::string& all : kernels::KernelChoices::all()) CHECK_NOTHROW(choices.choose(all));
-  for (const char* unknown : {"attention=", "attention", "=fma", "", "attention=whole", "atten=fma", "attention=fma "})
+  for (const char* unknown : {"attention=", "attention", "=fma", "", "attention=quick", "atten=fma", "attention=fma "})
     CHECK_THROWS_WITH(choices.choose(unknown),
                       Catch::Matchers::StartsWith(std::string("kernel: \"") + unknown + "\" is unknown") &&
                           contains("attention_backward=whole"));
@@ -52,9 +52,10 @@ std::vector<std::string> launched(const std::vector<std::string>& choices) {
 
 TEST_CASE("the chosen kernel is what runs") {
   using Names = std::vector<std::string>;
-  CHECK(launched({}) == Names{"attention_mma", "attention_backward_whole"});
+  CHECK(launched({}) == Names{"attention_whole", "attention_backward_whole"});
+  CHECK(launched({"attention=mma"}) == Names{"attention_mma", "attention_backward_whole"});
   CHECK(launched({"attention=fma"}) == Names{"attention", "attention_backward_whole"});
-  CHECK(launched({"attention_backward=mma"}) == Names{"attention_mma", "attention_dq_mma", "attention_dkv_mma"});
+  CHECK(launched({"attention_backward=mma"}) == Names{"attention_whole", "attention_dq_mma", "attention_dkv_mma"});
   CHECK(launched({"attention=fma", "attention_backward=fma"}) == Names{"attention", "attention_dq", "attention_dkv"});
 }
 #endif

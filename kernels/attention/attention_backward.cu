@@ -62,7 +62,7 @@ __device__ void load_key(const AttentionBackward& a, const Place& at, int row, b
 
 // dq of a tile of items, and deltas [R, H].
 template <class T, int kQuads>
-__global__ void __launch_bounds__(kMaxWarps* kWarp, 4)
+__global__ void __launch_bounds__(kMaxWarps* kWarp, kQuads < 8 ? 4 : 3)
     attention_dq_kernel(const AttentionBackward a, float* deltas, int tiles) {
   using Tiles = FmaTiles<kQuads>;
   constexpr int kStep = Tiles::kStep, kWidth = Tiles::kWidth;

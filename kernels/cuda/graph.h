@@ -1,4 +1,4 @@
-// A CUDA graph of the launches that some work makes on a GPU's compute stream. Not yet run on a GPU.
+// A CUDA graph of the launches that some work makes on a GPU's compute stream.
 #pragma once
 #include <functional>
 
