@@ -13,10 +13,11 @@ Tensor gelu(const Tensor& x) {
     });
     return y;
   };
-  const Tensor kept = x.detach();
-  Tensor y = forward(kept);
-  y.set_recipe([=] { return forward(kept); });
+  const Tensor::Recipe saved = x.recipe();
+  Tensor y = forward(x.detach());
+  y.set_recipe([=] { return forward(saved()); });
   return record("gelu", y, {x}, [=](const Tensor& dy, const Needs&) -> Gradients {
+    const Tensor kept = saved();
     Tensor dx = empty_like(kept);
     on(kept.device(), "gelu_backward", [&](auto backend, Stream stream) {
       kernels::gelu_backward(backend, {kept.data(), dy.data(), dx.data(), kept.numel(), kept.dtype()}, stream);
@@ -74,12 +75,13 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
 
 Tensor swiglu(const Tensor& gate_up) {
   check(gate_up.rank() == 2 && gate_up.size(1) % 2 == 0, "swiglu: gate | up is ", gate_up.shape());
-  const Gated kept = halves(gate_up.detach());
-  Tensor y = kept.forward();
-  y.set_recipe([=] { return kept.forward(); });
-  return record("swiglu", y, {gate_up}, [=, shape = gate_up.shape()](const Tensor& dy, const Needs&) -> Gradients {
-    Tensor gradient = empty(shape, dy.dtype(), dy.device());
-    kept.backward(dy, halves(gradient));
+  const Tensor::Recipe saved = gate_up.recipe();
+  Tensor y = halves(gate_up.detach()).forward();
+  y.set_recipe([=] { return halves(saved()).forward(); });
+  return record("swiglu", y, {gate_up}, [=](const Tensor& dy, const Needs&) -> Gradients {
+    const Tensor kept = saved();
+    Tensor gradient = empty_like(kept);
+    halves(kept).backward(dy, halves(gradient));
     return {gradient};
   });
 }

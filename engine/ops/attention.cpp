@@ -20,8 +20,8 @@ kernels::AttentionShape attention_shape(const Tensor& q, Heads heads, const Segm
         segments.key_mask.shape(), " for ", R, " rows");
   check(!segments.positions.defined() || segments.positions.shape() == Shape{R}, "attention: positions is ",
         segments.positions.shape(), " for ", R, " rows");
-  check(!rope.cos.defined() || 2 * rope.cos.size(-1) == heads.D, "attention: cos is ", rope.cos.shape(), " for head size ",
-        heads.D);
+  check(!rope.cos.defined() || 2 * rope.cos.size(-1) == heads.D, "attention: cos is ", rope.cos.shape(),
+        " for head size ", heads.D);
   return {R,
           segments.bounds.size(0) - 1,
           segments.bounds.i32(),

@@ -18,11 +18,14 @@ Tensor cast(const Tensor& x, DType dtype) {
 Tensor unit_range(const Tensor& pixels) {
   if (pixels.dtype() == DType::f32) return pixels;
   check(pixels.is_contiguous(), "unit_range: the tensor of shape ", pixels.shape(), " is not contiguous");
-  Tensor y = empty(pixels.shape(), DType::f32, pixels.device());
-  on(pixels.device(), "unit_range", [&](auto backend, Stream stream) {
-    kernels::unit_range(backend, {pixels.u8(), y.f32(), pixels.numel()}, stream);
-  });
-  return y;
+  const auto forward = [pixels] {
+    Tensor y = empty(pixels.shape(), DType::f32, pixels.device());
+    on(pixels.device(), "unit_range", [&](auto backend, Stream stream) {
+      kernels::unit_range(backend, {pixels.u8(), y.f32(), pixels.numel()}, stream);
+    });
+    return y;
+  };
+  return forward().set_recipe(forward);
 }
 
 Tensor scale(const Tensor& x, float factor) {

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <memory>
+#include <utility>
 
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gemm/gemm.h"
@@ -33,6 +35,14 @@ Tensor stacked(const std::vector<Tensor>& weights, int64_t N, DType dtype) {
   return all;
 }
 
+// A recipe that is used twice in a row, by the gradient of what follows and by its own: made once.
+Tensor::Recipe twice(Tensor::Recipe recipe) {
+  return [recipe = std::move(recipe), made = std::make_shared<Tensor>()] {
+    if (made->defined()) return std::exchange(*made, {});
+    return *made = recipe();
+  };
+}
+
 int64_t rows_of(const char* name, const Tensor& x, const std::vector<Tensor>& weights, DType dtype) {
   int64_t N = 0;
   for (const Tensor& weight : weights) {
@@ -50,15 +60,23 @@ Tensor product(const char* name, const Tensor& x, const std::vector<Tensor>& wei
                DType out) {
   const int64_t N = rows_of(name, x, weights, dtype), R = x.size(0), K = x.size(1);
   const Tensor rounded = cast(x.detach(), dtype);
-  const Tensor rounded_bias = bias.defined() ? cast(bias.detach(), out) : Tensor();
-  const Tensor weight = stacked(weights, N, dtype);
-  Tensor y = empty({R, N}, out, x.device());
-  matmul(x.device(),
-         {rounded.data(), weight.data(), y.data(), rounded_bias.data(), R, N, K, false, true, false, dtype, out});
-  // A GPU's memory holds them beside the activations of a batch, and a launch for each costs it more.
-  const Tensor kept = x.device().is_host() ? Tensor() : weight;
+  Tensor kept;
+  const auto forward = [=](const Tensor& rows, Tensor* rounded_weight) {
+    Tensor y = empty({R, N}, out, rows.device());  // before what goes again, which would leave a hole before it
+    const Tensor rounded_bias = bias.defined() ? cast(bias.detach(), out) : Tensor();
+    const Tensor weight = stacked(weights, N, dtype);
+    matmul(rows.device(),
+           {rows.data(), weight.data(), y.data(), rounded_bias.data(), R, N, K, false, true, false, dtype, out});
+    if (rounded_weight) *rounded_weight = weight;
+    return y;
+  };
+  // A GPU's memory holds the weights beside the activations of a batch, and a launch for each costs it more.
+  Tensor y = forward(rounded, x.device().is_host() ? nullptr : &kept);
 
   const Tensor::Recipe saved = x.dtype() == dtype ? x.recipe() : rounded.recipe();
+  // Of fp32 activations the widest are most of a step's memory; what reads them may make them again.
+  if (x.device().is_host() && dtype == DType::f32 && N > 2 * K)
+    y.set_recipe(twice([=] { return forward(saved(), nullptr); }));
   const DType x_dtype = x.dtype();
   std::vector<Tensor> inputs = {x, bias};
   inputs.insert(inputs.end(), weights.begin(), weights.end());

@@ -22,7 +22,7 @@ Tensor patch_embedding(const Tensor& images, const Tensor& weight, const Tensor&
         ", ", C, "]");
   check(bias.shape() == Shape{C}, "patch_embedding: bias is ", bias.shape(), ", but weight is ", weight.shape());
 
-  const Tensor kept = images.detach();
+  const Tensor::Recipe saved = images.recipe();
   Tensor y = empty({B * P, C}, DType::f32, images.device());
   const Tensor patches = empty({B * P, K}, dtype, images.device());
   on(images.device(), "patch_embedding", [&](auto backend, Stream stream) {
@@ -33,6 +33,7 @@ Tensor patch_embedding(const Tensor& images, const Tensor& weight, const Tensor&
   });
   return record(
       "patch_embedding", y, {images, weight, bias, position}, [=](const Tensor& dy, const Needs& needs) -> Gradients {
+        const Tensor kept = saved();
         const Device& device = kept.device();
         const Tensor patches = empty({B * P, K}, dtype, device), rounded = empty({B * P, C}, dtype, device);
         const Tensor dimages = needs[0] ? empty_like(kept) : Tensor();
