@@ -10,6 +10,13 @@
 
 namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
+// The next of the units of work that a block's warps share, counted from 0 on. Which warp takes which changes no
+// result.
+__device__ inline int take_unit(int* next) {
+  const int unit = thread_in_block() % kWarp == 0 ? atomicAdd(next, 1) : 0;
+  return __shfl_sync(kFullMask, unit, 0);
+}
+
 // A lane's quarter of a row: words 2 s and 2 s + 1 are its columns of 16 s ... 16 s + 15.
 template <int D>
 struct RowPart {

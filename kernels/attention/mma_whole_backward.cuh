@@ -119,8 +119,7 @@ __device__ void make_dq(const AttentionBackward& a, const Place& at, bf16* keys,
   __syncthreads();
 
   for (;;) {
-    int unit = lane == 0 ? atomicAdd(&next[0], 1) : 0;
-    unit = __shfl_sync(kFullMask, unit, 0);
+    const int unit = take_unit(&next[0]);
     if (unit >= tiles * at.n) break;
     const int tile = tiles - 1 - unit / at.n, head = unit % at.n;
     const int row = at.begin + tile * kMmaRows + lane / 4;  // and 8 further

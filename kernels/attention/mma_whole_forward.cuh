@@ -105,8 +105,7 @@ __global__ void __launch_bounds__(kWholeForwardWarps* kWarp, 3) attention_whole_
   __syncthreads();
 
   for (;;) {
-    int unit = lane == 0 ? atomicAdd(&next[0], 1) : 0;
-    unit = __shfl_sync(kFullMask, unit, 0);
+    const int unit = take_unit(&next[0]);
     if (unit >= tiles * at.n) break;
     const int tile = tiles - 1 - unit / at.n, head = at.g * at.n + unit % at.n;
     const int first = at.begin + tile * kMmaRows + lane / 4;  // and 8 further
