@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", arguments_threads)
 import torch  # noqa: E402  (the thread count must be set before)
 from transformers import DynamicCache, LlamaForCausalLM  # noqa: E402
 
+import shapes  # noqa: E402
 import twin  # noqa: E402
 
 
@@ -46,11 +47,11 @@ def main():
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.tokens < 2:
-        twin.fail(f"--tokens: expected at least 2, found {arguments.tokens}")
+        shapes.fail(f"--tokens: expected at least 2, found {arguments.tokens}")
 
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    config = twin.read_config(arguments.config)
+    config = shapes.read_config(arguments.config)
     model = LlamaForCausalLM(twin.llama_config(config)).eval()
     model = model.to(torch.bfloat16 if arguments.dtype == "bf16" else torch.float32)
     prompt = torch.randint(1, config["lm_vocab_size"], (1, arguments.prompt))
@@ -69,7 +70,7 @@ def main():
         "prefill_s": statistics.median(prefill for prefill, _ in runs),
         **figures,
     }
-    twin.show(figures, arguments.json)
+    shapes.show(figures, arguments.json)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", arguments_threads)
 
 import torch  # noqa: E402  (the thread count must be set before)
 
+import shapes  # noqa: E402
 import twin  # noqa: E402
 
 
@@ -45,7 +46,7 @@ def read_batch(path):
     tensors = load_file(path)
     missing = {"images_u8", "input_ids", "labels"} - tensors.keys()
     if missing:
-        twin.fail(f"--batch-file {path}: expected the tensors {sorted(missing)} too, found {sorted(tensors)}")
+        shapes.fail(f"--batch-file {path}: expected the tensors {sorted(missing)} too, found {sorted(tensors)}")
     input_ids = tensors["input_ids"].long()
     attention_mask = tensors.get("attention_mask", torch.ones_like(input_ids)).long()
     return tensors["images_u8"], input_ids, attention_mask, tensors["labels"].long()
@@ -69,11 +70,11 @@ def main():
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    config = twin.read_config(arguments.config)
+    config = shapes.read_config(arguments.config)
     model = twin.Twin(config)
     parameters = model.parameter_count()
     if arguments.config == "222m" and parameters != twin.PARAMETERS_222M:
-        twin.fail(f"222m: expected {twin.PARAMETERS_222M:,} parameters, found {parameters:,}")
+        shapes.fail(f"222m: expected {twin.PARAMETERS_222M:,} parameters, found {parameters:,}")
 
     batch = read_batch(arguments.batch_file) if arguments.batch_file else random_batch(config, arguments.batch, seed=0)
     images = batch[0].float().div_(255)
@@ -105,7 +106,7 @@ def main():
         "last_loss": losses[-1],
         **figures,
     }
-    twin.show(figures, arguments.json)
+    shapes.show(figures, arguments.json)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 
 #include <arrow/buffer.h>
 #include <arrow/io/memory.h>
@@ -12,74 +13,15 @@
 #include <parquet/page_index.h>
 
 #include "data/parquet.h"
+#include "data/parquet/dictionary.h"
+#include "data/parquet/file_view.h"
 #include "data/parquet/memory.h"
 #include "engine/error.h"
 
 namespace nanovlm {
 namespace {
 constexpr int64_t kMaxPageBytes = int64_t{512} << 20;  // decoded
-constexpr int32_t kMaxPageValues = 1 << 24;
-constexpr int64_t kKeptBytes = int64_t{64} << 20;  // of free memory: what two threads need for pages of 10 MB
-
-// Our file as Arrow wants it: read by position.
-class FileView : public arrow::io::RandomAccessFile {
- public:
-  explicit FileView(std::shared_ptr<const File> file, int64_t begin, int64_t end)
-      : file_(std::move(file)), position_(begin), end_(end) {}
-
-  // The next Read moves the position only.
-  void skip_next_read() { skip_ = true; }
-
-  arrow::Status Close() override { return arrow::Status::OK(); }
-  bool closed() const override { return false; }
-  arrow::Result<int64_t> Tell() const override { return position_; }
-  arrow::Result<int64_t> GetSize() override { return file_->size(); }
-  arrow::Status Seek(int64_t position) override {
-    position_ = position;
-    return arrow::Status::OK();
-  }
-
-  arrow::Result<int64_t> Read(int64_t bytes, void* out) override {
-    const int64_t there = available(bytes);
-    try {
-      file_->read(out, there, position_);
-    } catch (const Error& error) {
-      return arrow::Status::IOError(error.what());
-    }
-    position_ += there;
-    return there;
-  }
-
-  arrow::Result<std::shared_ptr<arrow::Buffer>> Read(int64_t bytes) override {
-    if (std::exchange(skip_, false)) {
-      position_ += bytes;
-      return std::make_shared<arrow::Buffer>(nullptr, 0);
-    }
-    ARROW_ASSIGN_OR_RAISE(auto buffer, arrow::AllocateResizableBuffer(available(bytes)));
-    ARROW_RETURN_NOT_OK(Read(buffer->size(), buffer->mutable_data()));
-    return buffer;
-  }
-
-  arrow::Result<std::string_view> Peek(int64_t bytes) override {
-    peeked_at_ = position_;
-    peeked_.resize(static_cast<size_t>(available(bytes)));
-    ARROW_RETURN_NOT_OK(Read(static_cast<int64_t>(peeked_.size()), peeked_.data()));
-    position_ = peeked_at_;
-    return peeked_;
-  }
-
-  int64_t peeked_at() const { return peeked_at_; }
-
- private:
-  int64_t available(int64_t bytes) const {
-    return std::clamp<int64_t>(bytes, 0, std::max<int64_t>(end_ - position_, 0));
-  }
-
-  std::shared_ptr<const File> file_;
-  int64_t position_, end_, peeked_at_ = 0;
-  bool skip_ = false;
-  std::string peeked_;
-};
+constexpr int64_t kKeptBytes = int64_t{64} << 20;      // of free memory: what two threads need for pages of 10 MB
 
 // What Arrow throws, as our error with its place in front.
 template <class F>
@@ -101,30 +43,29 @@ std::unique_ptr<parquet::PageReader> open_pager(std::shared_ptr<arrow::io::Input
                                    parquet::ReaderProperties(pool), column);
 }
 
-// A data page, with the column's dictionary before it only where it is needed: dictionaries are often larger than
-// pages.
+// A data page, behind its dictionary where it refers to one.
 class OnePage : public parquet::PageReader {
  public:
-  using Pager = std::unique_ptr<parquet::PageReader>;
-
-  OnePage(Pager data, std::function<Pager()> dictionary)
-      : data_(std::move(data)), page_(std::dynamic_pointer_cast<parquet::DataPage>(data_->NextPage())) {
-    if (!page_ || page_->encoding() == parquet::Encoding::PLAIN) return;
-    if (auto pager = dictionary()) dictionary_page_ = pager->NextPage();
-  }
+  explicit OnePage(std::unique_ptr<parquet::PageReader> data)
+      : data_(std::move(data)), page_(std::dynamic_pointer_cast<parquet::DataPage>(data_->NextPage())) {}
 
   int32_t values() const { return page_ ? page_->num_values() : 0; }
+  bool needs_dictionary() const {
+    return page_ && (page_->encoding() == parquet::Encoding::RLE_DICTIONARY ||
+                     page_->encoding() == parquet::Encoding::PLAIN_DICTIONARY);
+  }
+  void set_dictionary(std::shared_ptr<parquet::Page> dictionary) { dictionary_ = std::move(dictionary); }
 
   std::shared_ptr<parquet::Page> NextPage() override {
-    if (auto dictionary = std::exchange(dictionary_page_, nullptr)) return dictionary;
+    if (dictionary_) return std::exchange(dictionary_, nullptr);
     return std::exchange(page_, nullptr);
   }
   void set_max_page_header_size(uint32_t size) override { data_->set_max_page_header_size(size); }
 
  private:
-  Pager data_;  // has the page's memory
+  std::unique_ptr<parquet::PageReader> data_;  // has the page's memory
   std::shared_ptr<parquet::DataPage> page_;
-  std::shared_ptr<parquet::Page> dictionary_page_;
+  std::shared_ptr<parquet::Page> dictionary_;
 };
 
 // The definition level from which on a list has a value here, if only null; 0 for a column that is no list.
@@ -139,14 +80,20 @@ int16_t definition_in_list(const parquet::ColumnDescriptor& leaf) {
 }
 }  // namespace
 
-// A page, decoded. The reader owns what the slots point at.
+// A page, decoded. The dictionary, else the reader, owns what the slots point at.
 struct ParquetPage {
   explicit ParquetPage(std::shared_ptr<arrow::MemoryPool> memory) : memory(std::move(memory)) {}
+
+  int64_t bytes() const {
+    return counted.bytes_allocated() + static_cast<int64_t>(slots.size() * sizeof(ParquetSlot)) +
+           (dictionary ? dictionary->table_bytes() : 0) + 1;
+  }
 
   const std::shared_ptr<arrow::MemoryPool> memory;
   arrow::ProxyMemoryPool counted{memory.get()};
   arrow::CappedMemoryPool pool{&counted, kMaxPageBytes};
   std::shared_ptr<parquet::ColumnReader> reader;
+  std::optional<Dictionary> dictionary;
   std::vector<ParquetSlot> slots;
   std::vector<int64_t> begins;  // slots at which a row begins
 };
@@ -178,7 +125,7 @@ PageCache::Page PageCache::get(const Key& key, const std::function<Page()>& make
     promise.set_value(page);
     const std::lock_guard lock(mutex_);
     Entry& entry = entries_.at(key);
-    entry.bytes = page->counted.bytes_allocated() + static_cast<int64_t>(page->slots.size() * sizeof(ParquetSlot)) + 1;
+    entry.bytes = page->bytes();
     entry.use = uses_.insert(uses_.begin(), key);
     bytes_ += entry.bytes;
     trim();
@@ -324,9 +271,14 @@ PageCache::Page ParquetPages::decode(int group, int leaf, const Directory& direc
     file_->read(buffer->mutable_data(), bytes, offset);
     return open_pager(std::make_shared<arrow::io::BufferReader>(std::move(buffer)), *chunk, column, &made->pool);
   };
-  auto pager = std::make_unique<OnePage>(pager_of(range.offset, range.bytes), [&] {
-    return directory.dictionary_bytes ? pager_of(directory.dictionary_offset, directory.dictionary_bytes) : nullptr;
-  });
+  auto pager = std::make_unique<OnePage>(pager_of(range.offset, range.bytes));
+  if (pager->needs_dictionary()) {
+    check(directory.dictionary_bytes > 0, "expected a dictionary, to which the page at byte ", range.offset, " refers");
+    const auto before = pager_of(directory.dictionary_offset, directory.dictionary_bytes);
+    const auto found = std::dynamic_pointer_cast<parquet::DictionaryPage>(before->NextPage());
+    check(found != nullptr, "expected a dictionary at byte ", directory.dictionary_offset);
+    pager->set_dictionary(made->dictionary.emplace(found).numbers());
+  }
   const int32_t values = pager->values();
   check(values > 0 && values <= kMaxPageValues, "expected a page of 1 to ", kMaxPageValues, " values at byte ",
         range.offset, ", found ", values);
@@ -349,7 +301,8 @@ PageCache::Page ParquetPages::decode(int group, int leaf, const Directory& direc
     if (repetition[i] == 0) made->begins.push_back(static_cast<int64_t>(i));
     ParquetSlot slot{definition[i] >= in_list, definition[i] == column.max_definition_level(), {}};
     if (slot.present) {
-      slot.value = {reinterpret_cast<const char*>(next->ptr), next->len};
+      slot.value = made->dictionary ? made->dictionary->value(*next)
+                                    : std::string_view(reinterpret_cast<const char*>(next->ptr), next->len);
       ++next;
     }
     made->slots.push_back(slot);

@@ -1,8 +1,13 @@
-// The memory that pages are decoded in: blocks that are freed serve again, small ones and too many are not kept.
-#include "data/parquet/memory.h"
-
+// The memory that pages are decoded in: blocks that are freed serve again, small ones and too many are not kept. And
+// dictionaries whose values stay where they are.
 #include <algorithm>
 #include <cstring>
+
+#include <arrow/buffer.h>
+
+#include "data/parquet/dictionary.h"
+#include "data/parquet/memory.h"
+#include "engine/error.h"
 
 #include "tests/support/catch.h"
 
@@ -17,6 +22,13 @@ uint8_t* allocate(arrow::MemoryPool& memory, int64_t size) {
   std::memset(block, 7, static_cast<size_t>(size));
   return block;
 }
+
+std::shared_ptr<parquet::DictionaryPage> dictionary_page(std::string bytes, int32_t values,
+                                                         parquet::Encoding::type encoding = parquet::Encoding::PLAIN) {
+  return std::make_shared<parquet::DictionaryPage>(arrow::Buffer::FromString(std::move(bytes)), values, encoding);
+}
+
+const std::string kThree("\x02\0\0\0ab\0\0\0\0\x01\0\0\0c", 15);  // "ab", "" and "c"
 }  // namespace
 
 TEST_CASE("a block that was freed serves again for one of about its size") {
@@ -60,4 +72,28 @@ TEST_CASE("what is in use and what is kept is counted") {
   CHECK(memory.bytes_allocated() - before == 12 * kMiB);
   memory.Free(used, 4 * kMiB);
   CHECK(memory.bytes_allocated() - before == 12 * kMiB);
+}
+
+TEST_CASE("a dictionary's values are found by the numbers that Arrow gets") {
+  const Dictionary dictionary(dictionary_page(kThree, 3));
+  const Dictionary numbers(dictionary.numbers());
+  const std::string expected[] = {"ab", "", "c"};
+  const auto get = [&](uint32_t i) { return dictionary.value({sizeof(i), reinterpret_cast<const uint8_t*>(&i)}); };
+  for (uint32_t i = 0; i < 3; ++i) {
+    CHECK(get(i) == expected[i]);
+    // What Arrow reads as value i of the numbers is i.
+    const std::string_view number = numbers.value({sizeof(i), reinterpret_cast<const uint8_t*>(&i)});
+    REQUIRE(number.size() == sizeof(i));
+    CHECK(std::memcmp(number.data(), &i, sizeof(i)) == 0);
+  }
+}
+
+TEST_CASE("a dictionary that is not what it promises is refused") {
+  CHECK_THROWS_WITH(Dictionary(dictionary_page(kThree, 4)), contains("expected 4 values in the dictionary, found 3"));
+  CHECK_THROWS_WITH(Dictionary(dictionary_page(kThree.substr(0, 14), 3)), contains("expected 1 bytes as value 2"));
+  CHECK_THROWS_WITH(Dictionary(dictionary_page(std::string("\xff\xff\xff\xff", 4), 1)),
+                    contains("expected 4294967295 bytes as value 0 of the dictionary, found 0"));
+  CHECK_THROWS_WITH(Dictionary(dictionary_page(kThree, -1)), contains("found -1"));
+  CHECK_THROWS_WITH(Dictionary(dictionary_page(kThree, 3, parquet::Encoding::DELTA_BYTE_ARRAY)),
+                    contains("expected a plain dictionary"));
 }
