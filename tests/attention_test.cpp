@@ -1,8 +1,6 @@
 #include "kernels/attention/attention.h"
 
-#include <numeric>
-
-#include "tests/support/attention_reference.h"
+#include "tests/support/attention_cases.h"
 #include "tests/support/backends.h"
 #include "tests/support/fixture.h"
 #include "tests/support/tolerance.h"
@@ -10,151 +8,9 @@
 namespace nanovlm::testing {
 namespace {
 
-using reference::AttentionSetting;
-
-enum class Mask { none, left, vlm, full, random };
-constexpr const char* kMaskNames[] = {"none", "left", "vlm", "full", "random"};
-
-struct Case {
-  std::vector<int32_t> lengths;
-  int H, G, D;
-  bool causal, rope;
-  Mask mask = Mask::none;
-  double size = 1;  // of q: 100 gives scores in the thousands
-  int key_gap = 8;  // entries between rows of k: odd ones fit no vector
-};
-
-// One row; a vector and one more or less; the tile, the block and the chunk and one more; segments of no rows.
-const Case kCases[] = {
-    {{1}, 1, 1, 8, true, true},
-    {{1, 1, 1}, 3, 1, 3, false, false},
-    {{31, 0, 33}, 2, 1, 32, true, true},
-    {{0, 5, 1, 17, 0}, 6, 2, 3, true, false},
-    {{64, 65}, 2, 1, 64, true, true, Mask::vlm},
-    {{64, 65}, 2, 1, 64, true, true, Mask::vlm, 1, 3},
-    {{5, 0, 140}, 2, 1, 64, true, true, Mask::left},
-    {{132}, 1, 1, 64, false, false},
-    {{9, 40}, 4, 2, 8, true, true, Mask::left, 1, 3},
-    {{40, 9}, 4, 2, 8, false, true, Mask::left},
-    {{9, 40}, 2, 1, 8, true, false, Mask::full},
-    {{9, 40}, 2, 1, 8, false, false, Mask::full},
-    {{130}, 3, 1, 16, true, true, Mask::random},
-    {{33}, 3, 1, 128, true, true},
-    {{20}, 1, 1, 96, false, true, Mask::random},
-    {{260}, 1, 1, 8, true, true},
-    {{50}, 2, 2, 32, true, false, Mask::none, 100},
-    {{128, 17}, 6, 2, 64, true, true},
-    {{196}, 1, 1, 64, false, false},
-    {{250, 3}, 2, 2, 32, true, true, Mask::vlm},
-    {{70, 20}, 8, 1, 32, true, true, Mask::left},
-    {{9}, 17, 1, 32, false, true},
-};
-
-std::vector<uint8_t> mask_of(Mask kind, const std::vector<int32_t>& lengths, Random& random) {
-  std::vector<uint8_t> mask;
-  if (kind == Mask::none) return mask;
-  for (int32_t length : lengths)
-    for (int32_t i = 0; i < length; ++i)
-      mask.push_back(kind == Mask::left     ? i >= length / 3
-                     : kind == Mask::vlm    ? i < length / 4 || i >= length / 2
-                     : kind == Mask::random ? random.integers(1, 3).values()[0] > 0
-                                            : 0);
-  return mask;
-}
-
-AttentionSetting setting_of(const Case& c, Random& random) {
-  AttentionSetting s{{0}, c.H, c.G, c.D, c.causal, 1 / std::sqrt(double(c.D)), mask_of(c.mask, c.lengths, random),
-                     {},  {},  {}};
-  s.scale = static_cast<float>(s.scale);
-  for (int32_t length : c.lengths) s.bounds.push_back(s.bounds.back() + length);
-  if (!c.rope) return s;
-  // Any tables will do: a kernel must not assume that positions count up from 0.
-  const int64_t positions = s.R() + 5;
-  s.cos = random.normal(positions * c.D / 2, DType::f32).values();
-  s.sin = random.normal(positions * c.D / 2, DType::f32).values();
-  if (c.lengths.size() > 1)
-    for (double p : random.integers(s.R(), positions).values()) s.positions.push_back(static_cast<int32_t>(p));
-  return s;
-}
-
-// A dense operand set into rows `stride` apart; what lies between is NaN.
-Buffer spread(const Values& dense, int64_t width, int64_t stride, DType dtype) {
-  const int64_t rows = dense.size() / width;
-  Values values(rows * stride, std::nan(""));
-  for (int64_t r = 0; r < rows; ++r) std::copy_n(&dense[r * width], width, &values[r * stride]);
-  return Buffer(values, dtype);
-}
-
-// The dense operand back again. Nothing may have been written between the rows.
-Values gathered(const Buffer& buffer, int64_t width, int64_t stride) {
-  const Values values = buffer.values();
-  Values dense;
-  bool untouched = true;
-  for (size_t i = 0; i < values.size(); ++i)
-    if (int64_t(i) % stride < width)
-      dense.push_back(values[i]);
-    else
-      untouched = untouched && std::isnan(values[i]);
-  CHECK(untouched);
-  return dense;
-}
-
-struct Operands {
-  AttentionSetting setting;
-  DType dtype;
-  Values q, k, v, d_o;
-  Buffer bounds, key_mask, positions, cos, sin;
-  int64_t q_stride, k_stride, v_stride;
-
-  Operands(const Case& c, DType dtype, Random random)
-      : setting(setting_of(c, random)),
-        dtype(dtype),
-        q(random.normal(setting.R() * c.H * c.D, dtype, c.size).values()),
-        k(random.normal(setting.R() * c.G * c.D, dtype).values()),
-        v(random.normal(setting.R() * c.G * c.D, dtype).values()),
-        d_o(random.normal(setting.R() * c.H * c.D, dtype).values()),
-        bounds(Values(setting.bounds.begin(), setting.bounds.end()), DType::i32),
-        key_mask(Values(setting.key_mask.begin(), setting.key_mask.end()), DType::u8),
-        positions(Values(setting.positions.begin(), setting.positions.end()), DType::i32),
-        cos(setting.cos, DType::f32),
-        sin(setting.sin, DType::f32),
-        q_stride(c.H * c.D + 8),
-        k_stride(c.G * c.D + c.key_gap),
-        v_stride(c.G * c.D) {}
-
-  int64_t longest() const {
-    int64_t longest = 0;
-    for (size_t i = 0; i + 1 < setting.bounds.size(); ++i)
-      longest = std::max<int64_t>(longest, setting.bounds[i + 1] - setting.bounds[i]);
-    return longest;
-  }
-
-  kernels::AttentionShape shape() {
-    const AttentionSetting& s = setting;
-    return {s.R(),     static_cast<int64_t>(s.bounds.size()) - 1,
-            bounds,    longest(),
-            key_mask,  s.H,
-            s.G,       s.D,
-            s.causal,  static_cast<float>(s.scale),
-            cos,       sin,
-            positions, dtype};
-  }
-};
-
-struct Forward {
-  Buffer o, lse;
-};
-
 template <class Backend>
 Forward forward(Backend backend, Stream stream, Operands& x, const char* kernel = nullptr) {
-  const AttentionSetting& s = x.setting;
-  Forward out{Buffer(s.R() * s.H * s.D, x.dtype), Buffer(s.R() * s.H, DType::f32)};
-  Buffer q = spread(x.q, s.H * s.D, x.q_stride, x.dtype), k = spread(x.k, s.G * s.D, x.k_stride, x.dtype);
-  Buffer v = spread(x.v, s.G * s.D, x.v_stride, x.dtype);
-  kernels::attention(backend,
-                     kernels::Attention{x.shape(), q, k, v, x.q_stride, x.k_stride, x.v_stride, out.o, out.lse, kernel},
-                     stream);
-  return out;
+  return forward_by([&](const kernels::Attention& a) { kernels::attention(backend, a, stream); }, x, kernel);
 }
 
 struct Backward {
@@ -173,27 +29,6 @@ Backward backward(Backend backend, Stream stream, Operands& x, Buffer o, Buffer 
                                                          lse, out.dq, out.dk, out.dv, kernel},
                               stream);
   return out;
-}
-
-#if defined(NANOVLM_SIMT_INSTRUMENTED)
-constexpr int kMostRows = 130, kMostRowsTwice = 20;  // an access costs some hundred times its own time
-#else
-constexpr int kMostRows = 1000, kMostRowsTwice = 70;
-#endif
-
-// Calls f(operands) for every case of up to `rows` rows, and every dtype.
-template <class F>
-void for_each_case(const F& f, int rows = kMostRows) {
-  uint64_t seed = 0;
-  for (const Case& c : kCases)
-    for (DType dtype : kFloatDTypes) {
-      if (std::accumulate(c.lengths.begin(), c.lengths.end(), 0) > rows) continue;
-      INFO("segments " << Catch::Detail::stringify(c.lengths) << ", H " << c.H << ", G " << c.G << ", D " << c.D
-                       << (c.causal ? ", causal" : "") << (c.rope ? ", rope" : "") << ", mask "
-                       << kMaskNames[static_cast<int>(c.mask)] << ", " << name_of(dtype));
-      Operands x(c, dtype, Random(++seed));
-      f(x);
-    }
 }
 
 // Calls f(Simt{}, stream, "mma") where that is not the operation's own choice: "whole" is.
