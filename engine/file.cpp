@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <future>
 #include <memory>
 #include <utility>
 
@@ -18,6 +19,7 @@
 namespace nanovlm {
 namespace {
 constexpr int64_t kPartBytes = int64_t{8} << 20;  // what one thread reads at least: below it a second thread costs more
+constexpr int64_t kHalvedBytes = int64_t{4} << 20;  // from here on a thread of its own for one half pays
 
 const char* kind_of(mode_t mode) {
   if (S_ISDIR(mode)) return "a folder";
@@ -107,6 +109,15 @@ void File::expect_random_reads() const { posix_fadvise(fd_, 0, 0, POSIX_FADV_RAN
 void File::read(void* destination, int64_t bytes, int64_t offset) const {
   const Progress progress = pread_all(fd_, static_cast<char*>(destination), bytes, offset);
   if (progress.done != bytes) fail_reading(offset, bytes, progress.done, progress.error);
+}
+
+void File::read_soon(void* destination, int64_t bytes, int64_t offset) const {
+  if (bytes < kHalvedBytes) return read(destination, bytes, offset);
+  const int64_t half = bytes / 2;
+  auto rest = std::async(std::launch::async,
+                         [&] { read(static_cast<char*>(destination) + half, bytes - half, offset + half); });
+  read(destination, half, offset);
+  rest.get();
 }
 
 void File::read_parallel(std::span<const Range> ranges) const {

@@ -32,6 +32,9 @@ class File {
   // Exactly `bytes` bytes from `offset` on. Error: they are not there.
   void read(void* destination, int64_t bytes, int64_t offset) const;
 
+  // The same, megabytes by a second thread too, from wherever it is called: for whoever waits for them.
+  void read_soon(void* destination, int64_t bytes, int64_t offset) const;
+
   // The same on all threads, for large ranges or many of them; not for use inside a parallel region.
   struct Range {
     void* destination;

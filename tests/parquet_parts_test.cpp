@@ -1,5 +1,5 @@
-// The memory that pages are decoded in: blocks that are freed serve again, small ones and too many are not kept. And
-// dictionaries whose values stay where they are.
+// The memory that pages are decoded in: blocks that are freed serve again, small ones and too many are not kept.
+// Dictionaries whose values stay where they are. Which pages are kept.
 #include <algorithm>
 #include <cstring>
 
@@ -7,6 +7,7 @@
 
 #include "data/parquet/dictionary.h"
 #include "data/parquet/memory.h"
+#include "data/parquet/pages.h"
 #include "engine/error.h"
 
 #include "tests/support/catch.h"
@@ -96,4 +97,21 @@ TEST_CASE("a dictionary that is not what it promises is refused") {
   CHECK_THROWS_WITH(Dictionary(dictionary_page(kThree, -1)), contains("found -1"));
   CHECK_THROWS_WITH(Dictionary(dictionary_page(kThree, 3, parquet::Encoding::DELTA_BYTE_ARRAY)),
                     contains("expected a plain dictionary"));
+}
+
+TEST_CASE("a large page is kept when it is asked for again, a small one at once") {
+  const auto kept_after = [](int reads, int64_t large_bytes, const std::string& file = "mmstar",
+                             const char* column = "question") {
+    const auto cache = std::make_shared<PageCache>(int64_t{1} << 30, large_bytes);
+    const ParquetPages pages(text(NANOVLM_FIXTURES, "/data/", file, ".parquet"), cache);
+    const int leaf = pages.metadata().schema()->ColumnIndex(column);
+    REQUIRE(leaf >= 0);
+    std::weak_ptr<const ParquetPage> page;
+    for (int i = 0; i < reads; ++i) page = pages.read(0, leaf, 0).pages.at(0);
+    return !page.expired();
+  };
+  CHECK(kept_after(1, PageCache::kLargeBytes));
+  CHECK_FALSE(kept_after(1, 0));
+  CHECK(kept_after(2, 0));
+  CHECK(kept_after(1, 0, "cauldron", "texts.list.element.user"));  // lists: the page's rows had to be counted before
 }

@@ -22,6 +22,7 @@ namespace nanovlm {
 namespace {
 constexpr int64_t kMaxPageBytes = int64_t{512} << 20;  // decoded
 constexpr int64_t kKeptBytes = int64_t{64} << 20;      // of free memory: what two threads need for pages of 10 MB
+constexpr size_t kAskedOnce = 64;                      // large pages, that were not kept but are remembered
 
 // What Arrow throws, as our error with its place in front.
 template <class F>
@@ -98,7 +99,8 @@ struct ParquetPage {
   std::vector<int64_t> begins;  // slots at which a row begins
 };
 
-PageCache::PageCache(int64_t max_bytes) : max_bytes_(max_bytes), memory_(std::make_shared<PageMemory>(kKeptBytes)) {}
+PageCache::PageCache(int64_t max_bytes, int64_t large_bytes)
+    : max_bytes_(max_bytes), large_bytes_(large_bytes), memory_(std::make_shared<PageMemory>(kKeptBytes)) {}
 
 std::shared_ptr<PageCache> make_page_cache(int64_t max_bytes) { return std::make_shared<PageCache>(max_bytes); }
 
@@ -107,13 +109,16 @@ int64_t PageCache::next_file() {
   return files_++;
 }
 
-PageCache::Page PageCache::get(const Key& key, const std::function<Page()>& make) {
+PageCache::Page PageCache::get(const Key& key, bool will_ask_again, const std::function<Page()>& make) {
   std::promise<Page> promise;
   {
     std::unique_lock lock(mutex_);
     const auto [found, missing] = entries_.try_emplace(key);
     if (!missing) {
-      if (found->second.bytes) uses_.splice(uses_.begin(), uses_, found->second.use);
+      if (found->second.bytes)
+        uses_.splice(uses_.begin(), uses_, found->second.use);
+      else
+        found->second.asked_again = true;
       const std::shared_future<Page> page = found->second.page;
       lock.unlock();
       return page.get();
@@ -125,6 +130,10 @@ PageCache::Page PageCache::get(const Key& key, const std::function<Page()>& make
     promise.set_value(page);
     const std::lock_guard lock(mutex_);
     Entry& entry = entries_.at(key);
+    if (!is_worth_keeping(key, page->bytes(), entry.asked_again || will_ask_again)) {
+      entries_.erase(key);
+      return page;
+    }
     entry.bytes = page->bytes();
     entry.use = uses_.insert(uses_.begin(), key);
     bytes_ += entry.bytes;
@@ -136,6 +145,18 @@ PageCache::Page PageCache::get(const Key& key, const std::function<Page()>& make
     entries_.erase(key);
     throw;
   }
+}
+
+bool PageCache::is_worth_keeping(const Key& key, int64_t bytes, bool asked_again) {
+  if (bytes < large_bytes_ || asked_again) return true;
+  const auto before = std::find(asked_once_.begin(), asked_once_.end(), key);
+  if (before != asked_once_.end()) {
+    asked_once_.erase(before);
+    return true;
+  }
+  asked_once_.push_back(key);
+  if (asked_once_.size() > kAskedOnce) asked_once_.pop_front();
+  return false;
 }
 
 void PageCache::trim() {
@@ -253,13 +274,14 @@ void ParquetPages::walk_pages(int group, int leaf, int64_t end, Directory& direc
   row = 0;
   for (size_t i = 0; i < directory.pages.size(); ++i) {
     directory.pages[i].first_row = row;
-    row += static_cast<int64_t>(page(group, leaf, directory, i)->begins.size());
+    row += static_cast<int64_t>(page(group, leaf, directory, i, true)->begins.size());
   }
 }
 
-PageCache::Page ParquetPages::page(int group, int leaf, const Directory& directory, size_t index) const {
+PageCache::Page ParquetPages::page(int group, int leaf, const Directory& directory, size_t index,
+                                   bool will_ask_again) const {
   const PageCache::Key key = {id_, int64_t{group} * metadata_->num_columns() + leaf, static_cast<int64_t>(index)};
-  return cache_->get(key, [&] { return decode(group, leaf, directory, directory.pages[index]); });
+  return cache_->get(key, will_ask_again, [&] { return decode(group, leaf, directory, directory.pages[index]); });
 }
 
 PageCache::Page ParquetPages::decode(int group, int leaf, const Directory& directory, const PageRange& range) const {
@@ -268,7 +290,7 @@ PageCache::Page ParquetPages::decode(int group, int leaf, const Directory& direc
   const auto made = std::make_shared<ParquetPage>(cache_->memory());
   const auto pager_of = [&](int64_t offset, int64_t bytes) {
     PARQUET_ASSIGN_OR_THROW(std::shared_ptr<arrow::Buffer> buffer, arrow::AllocateBuffer(bytes, &made->pool));
-    file_->read(buffer->mutable_data(), bytes, offset);
+    file_->read_soon(buffer->mutable_data(), bytes, offset);
     return open_pager(std::make_shared<arrow::io::BufferReader>(std::move(buffer)), *chunk, column, &made->pool);
   };
   auto pager = std::make_unique<OnePage>(pager_of(range.offset, range.bytes));

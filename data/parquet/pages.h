@@ -2,6 +2,7 @@
 // found first, and only that one is decoded.
 #pragma once
 #include <array>
+#include <deque>
 #include <functional>
 #include <future>
 #include <list>
@@ -38,10 +39,14 @@ class PageCache {
   using Page = std::shared_ptr<const ParquetPage>;
   using Key = std::array<int64_t, 3>;  // file, leaf and row group, page
 
-  explicit PageCache(int64_t max_bytes);
+  static constexpr int64_t kLargeBytes = int64_t{1} << 20;
 
-  // The page of this key. Where it is not kept, make() is called once, however many threads ask for it.
-  Page get(const Key& key, const std::function<Page()>& make);
+  explicit PageCache(int64_t max_bytes, int64_t large_bytes = kLargeBytes);
+
+  // The page of this key. Where it is not kept, make() is called once, however many threads ask for it meanwhile. A
+  // large page is kept when it is asked for again, or will be: rows in random order seldom do, and memory that was
+  // never touched costs more than to decode a page once more.
+  Page get(const Key& key, bool will_ask_again, const std::function<Page()>& make);
 
   int64_t next_file();  // a number for a file, to be its first part of a key
   const std::shared_ptr<arrow::MemoryPool>& memory() const { return memory_; }  // for the pages
@@ -49,16 +54,19 @@ class PageCache {
  private:
   struct Entry {
     std::shared_future<Page> page;
-    int64_t bytes = 0;  // 0: being made
+    int64_t bytes = 0;         // 0: being made
+    bool asked_again = false;  // by another thread, while it is being made
     std::list<Key>::iterator use;
   };
+  bool is_worth_keeping(const Key& key, int64_t bytes, bool asked_again);
   void trim();
 
-  const int64_t max_bytes_;
+  const int64_t max_bytes_, large_bytes_;
   const std::shared_ptr<arrow::MemoryPool> memory_;
   std::mutex mutex_;
   std::map<Key, Entry> entries_;
-  std::list<Key> uses_;  // of the finished entries; the latest comes first
+  std::list<Key> uses_;         // of the finished entries; the latest comes first
+  std::deque<Key> asked_once_;  // large pages that were not kept; the latest comes last
   int64_t bytes_ = 0, files_ = 0;
 };
 
@@ -91,7 +99,8 @@ class ParquetPages {
   Directory build_directory(int group, int leaf) const;
   bool read_offset_index(int group, int leaf, Directory& directory) const;
   void walk_pages(int group, int leaf, int64_t end, Directory& directory) const;
-  PageCache::Page page(int group, int leaf, const Directory& directory, size_t index) const;
+  PageCache::Page page(int group, int leaf, const Directory& directory, size_t index,
+                       bool will_ask_again = false) const;
   PageCache::Page decode(int group, int leaf, const Directory& directory, const PageRange& range) const;
   void check_ranges() const;
 
