@@ -121,7 +121,7 @@ int main(int argc, char** argv) try {
     generate(model, batch, options);
   };
   std::optional<MemoryRead> memory;  // of the host; in turns with the tokens
-  if (device.kind() == DeviceKind::cpu) memory.emplace();
+  if (device.kind() == DeviceKind::cpu) memory.emplace(device);
   const auto timings =
       time_in_turns({[&] { run(1); }, [&] { run(1 + s.tokens); }, [&] { memory ? memory->once() : void(); }},
                     {.min_seconds = 1, .min_samples = 9});

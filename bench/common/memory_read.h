@@ -1,7 +1,8 @@
 // Reading memory that no cache holds: the ceiling of everything that memory bounds.
 #pragma once
 #include <cstdint>
-#include <vector>
+
+#include "engine/tensor.h"
 
 namespace nanovlm::bench {
 
@@ -9,11 +10,11 @@ class MemoryRead {
  public:
   static constexpr int64_t kBytes = int64_t{256} << 20;
 
-  MemoryRead() : words_(kBytes / 8, 1) {}
-  void once();  // reads all of it, on every thread of the pool
+  explicit MemoryRead(const Device& host);  // the memory is a tensor's there, as weights are
+  void once();                              // reads all of it, on every thread of the pool
 
  private:
-  std::vector<uint64_t> words_;
+  Tensor words_;  // two i32 are a word
 };
 
 }  // namespace nanovlm::bench

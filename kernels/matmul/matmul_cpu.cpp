@@ -20,9 +20,9 @@ namespace {
 
 bool has_few_rows(const Matmul& a) { return a.M <= kFewRows && !a.transpose_a && a.transpose_b; }
 
-// Columns [begin, end) of c, where x is a in fp32.
-template <class In, class Out>
-void few_rows(const Matmul& a, const float* x, int64_t begin, int64_t end) {
+// Columns [begin, end) of c, where x is a: in fp32, or as it is.
+template <class In, class Out, class X>
+void few_rows(const Matmul& a, const X* x, int64_t begin, int64_t end) {
   for (int64_t n = begin; n < end; ++n) {
     float sum[kFewRows];
     dot_products(a.M, x, a.K, as<In>(a.b) + n * a.K, a.K, sum);
@@ -35,21 +35,30 @@ void few_rows(const Matmul& a, const float* x, int64_t begin, int64_t end) {
 }
 
 // The columns of all products, as if they stood side by side.
-template <class In>
-void few_rows(const Matmul* products, size_t count) {
+template <class In, class X>
+void few_rows(const Matmul* products, size_t count, const X* x) {
   const Matmul& first = products[0];
-  const Floats x(first.M * first.K);
-  for (int64_t i = 0; i < first.M * first.K; ++i) x[i] = static_cast<float>(as<In>(first.a)[i]);
   int64_t columns = 0;
   for (size_t i = 0; i < count; ++i) columns += products[i].N;
   parallel_rows(columns, first.K, [&](int64_t begin, int64_t end) {
     for (size_t i = 0; i < count; ++i) {
       const Matmul& a = products[i];
-      with_float(a.out, [&]<class Out>(Type<Out>) {
-        few_rows<In, Out>(a, x, a.N * begin / columns, a.N * end / columns);
-      });
+      with_float(a.out,
+                 [&]<class Out>(Type<Out>) { few_rows<In, Out>(a, x, a.N * begin / columns, a.N * end / columns); });
     }
   });
+}
+
+template <class In>
+void few_rows(const Matmul* products, size_t count) {
+  const Matmul& first = products[0];
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<In, bf16>)
+    if (has_bf16_products()) return few_rows<In>(products, count, as<In>(first.a));
+#endif
+  const Floats x(first.M * first.K);
+  for (int64_t i = 0; i < first.M * first.K; ++i) x[i] = static_cast<float>(as<In>(first.a)[i]);
+  few_rows<In, float>(products, count, x);
 }
 
 // What is left of a product over no terms.
