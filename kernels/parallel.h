@@ -1,10 +1,31 @@
 // One pool of threads for everything on the host: OpenMP's, which oneDNN and OpenBLAS use too.
 #pragma once
+#include <atomic>
 #include <cstdint>
 
 #include <omp.h>
 
 namespace nanovlm::kernels {
+
+// Shows the thread sanitizer what a parallel region orders, since it does not see OpenMP's own waiting: fork() before a
+// region and join() behind it, begin() and end() in each of its threads. Nothing in other builds.
+class RegionOrder {
+ public:
+#if defined(NANOVLM_TSAN)
+  void fork() { order_.store(1, std::memory_order_release); }
+  void begin() { order_.load(std::memory_order_acquire); }
+  void end() { order_.fetch_add(1, std::memory_order_release); }
+  void join() { order_.load(std::memory_order_acquire); }
+
+ private:
+  std::atomic<int> order_ = 0;
+#else
+  void fork() {}
+  void begin() {}
+  void end() {}
+  void join() {}
+#endif
+};
 
 // Calls f(begin, end) on ranges that tile [0, n). A range holds at least `grain` items, so that small work stays on the
 // calling thread. Which thread gets which range depends on their number: f must not let that reach its result.
@@ -16,12 +37,17 @@ void parallel_for(int64_t n, int64_t grain, const F& f) {
     if (n > 0) f(int64_t{0}, n);
     return;
   }
+  RegionOrder order;
+  order.fork();
 #pragma omp parallel num_threads(static_cast <int>(threads))
   {
+    order.begin();
     const int64_t i = omp_get_thread_num(), count = omp_get_num_threads();
     const int64_t begin = n * i / count, end = n * (i + 1) / count;
     if (begin < end) f(begin, end);
+    order.end();
   }
+  order.join();
 }
 
 }  // namespace nanovlm::kernels

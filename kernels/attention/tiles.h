@@ -164,12 +164,17 @@ inline Sight sight_of(const AttentionShape& a, const Chunk& c, int64_t keyless, 
 template <class Scratch, class Argument, class F>
 void for_each_task(int64_t count, const Argument& argument, const F& f) {
   const int threads = static_cast<int>(count < omp_get_max_threads() ? count : omp_get_max_threads());
+  RegionOrder order;
+  order.fork();
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
+    order.begin();
     const Scratch scratch(argument);
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < count; ++task) f(task, scratch);
+    order.end();
   }
+  order.join();
 }
 
 }  // namespace
