@@ -22,7 +22,7 @@ namespace nanovlm {
 namespace {
 constexpr int64_t kMaxPageBytes = int64_t{512} << 20;  // decoded
 constexpr int64_t kKeptBytes = int64_t{64} << 20;      // of free memory: what two threads need for pages of 10 MB
-constexpr size_t kAskedOnce = 64;                      // large pages, that were not kept but are remembered
+constexpr size_t kAskedOnce = 16;                      // large pages, that were not kept but are remembered
 
 // What Arrow throws, as our error with its place in front.
 template <class F>
