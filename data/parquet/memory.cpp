@@ -25,7 +25,7 @@ int64_t block_bytes(int64_t size) {
 
 // Asks for the pages of memory that will be written. Where the system can't be asked (Linux before 5.14), they come as
 // they are written.
-void touch(uint8_t* begin, int64_t bytes) {
+void touch([[maybe_unused]] uint8_t* begin, [[maybe_unused]] int64_t bytes) {
 #if defined(MADV_POPULATE_WRITE)
   madvise(begin, static_cast<size_t>(bytes), MADV_POPULATE_WRITE);
 #endif

@@ -39,7 +39,7 @@ class PageCache {
   using Page = std::shared_ptr<const ParquetPage>;
   using Key = std::array<int64_t, 3>;  // file, leaf and row group, page
 
-  static constexpr int64_t kLargeBytes = int64_t{1} << 20;
+  static constexpr int64_t kLargeBytes = int64_t{1} << 20;  // from here on a page is large
 
   explicit PageCache(int64_t max_bytes, int64_t large_bytes = kLargeBytes);
 
