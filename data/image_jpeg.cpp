@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <vector>
 
 #include <jerror.h>
@@ -94,16 +95,21 @@ Image decode_jpeg(const Source& source) {
   source.check(components == 1 || components == 3 || components == 4, "expected 1, 3 or 4 colour components, found ",
                components);
   Image image = source.new_image(cinfo.image_width, cinfo.image_height);
-  std::vector<uint8_t> cmyk(components == 4 ? 4 * static_cast<size_t>(image.width) : 0);
+  // A row of its own, in the cache and at an odd address: libjpeg-turbo writes aligned rows past the caches, from where
+  // the resize would have to fetch them again.
+  std::vector<uint8_t> buffer(4 * static_cast<size_t>(image.width) + 1);
 
   jpeg.guarded(source, [&] {
     cinfo.out_color_space = components == 4 ? JCS_CMYK : JCS_RGB;
     jpeg_start_decompress(&cinfo);
     while (cinfo.output_scanline < cinfo.output_height) {
       uint8_t* rgb = image.rgb.data() + static_cast<size_t>(cinfo.output_scanline) * image.width * 3;
-      uint8_t* row = components == 4 ? cmyk.data() : rgb;
+      uint8_t* row = buffer.data() + 1;
       jpeg_read_scanlines(&cinfo, &row, 1);
-      if (components == 4) inverted_cmyk_to_rgb(cmyk.data(), image.width, rgb);
+      if (components == 4)
+        inverted_cmyk_to_rgb(row, image.width, rgb);
+      else
+        std::memcpy(rgb, row, 3 * static_cast<size_t>(image.width));
     }
     jpeg_finish_decompress(&cinfo);
   });

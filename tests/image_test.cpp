@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <random>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/image.h"
+#include "data/resample.h"
 #include "engine/file.h"
 #include "engine/json.h"
 #include "engine/safetensors.h"
@@ -137,6 +139,44 @@ TEST_CASE("resize equals Pillow's in both filters, up and down, one side or both
     check_picture(resize(input, static_cast<int>(entry.shape[1]), static_cast<int>(entry.shape[0]), filter), file,
                   name);
   }
+}
+
+TEST_CASE("both ways to resample give the same bytes") {
+  if (!Resampler::has_byte_products()) {
+    WARN("skipped: this processor has no products of bytes");
+    return;
+  }
+  std::mt19937 random(7);
+  for (const Filter filter : {Filter::bilinear, Filter::bicubic})
+    for (const auto& [in, out] : {std::pair(1, 9), std::pair(9, 1), std::pair(5, 7), std::pair(640, 224),
+                                  std::pair(225, 224), std::pair(63, 64), std::pair(3000, 31)}) {
+      CAPTURE(in, out);
+      constexpr int kRows = Resampler::kRows, kChunk = Resampler::kChunk;
+      const Resampler plain(in, out, filter, false), bytes(in, out, filter, true);
+
+      const int64_t stride = 3 * in + Resampler::kSlack;
+      Bytes rows(static_cast<size_t>(kRows * stride));
+      for (uint8_t& byte : rows) byte = static_cast<uint8_t>(random() % 4 == 0 ? 255 : random());
+      const uint8_t* const from[kRows] = {&rows[0], &rows[stride], &rows[2 * stride], &rows[3 * stride]};
+      const auto columns = [&](const Resampler& resampler) {
+        const int64_t step = 3 * out + 1;
+        Bytes result(static_cast<size_t>(kRows * step));
+        uint8_t* const to[kRows] = {&result[0], &result[step], &result[2 * step], &result[3 * step]};
+        resampler.columns(from, to);
+        for (uint8_t* row : to) row[step - 1] = 0;
+        return result;
+      };
+      CHECK(columns(plain) == columns(bytes));
+
+      Bytes column(static_cast<size_t>(in) * kChunk);
+      for (uint8_t& byte : column) byte = static_cast<uint8_t>(random());
+      const auto row = [&](const Resampler& resampler, int y) {
+        Bytes result(kChunk);
+        resampler.row(y, column.data(), kChunk, kChunk, result.data());
+        return result;
+      };
+      for (int y = 0; y < out; ++y) CHECK(row(plain, y) == row(bytes, y));
+    }
 }
 
 TEST_CASE("resize keeps what it need not touch") {
