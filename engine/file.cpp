@@ -9,6 +9,7 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -118,6 +119,44 @@ void File::read_soon(void* destination, int64_t bytes, int64_t offset) const {
                          [&] { read(static_cast<char*>(destination) + half, bytes - half, offset + half); });
   read(destination, half, offset);
   rest.get();
+}
+
+// Whether all of it lies in the system's cache. The mapping is asked about, never read.
+bool File::is_cached(int64_t offset, int64_t bytes) const {
+  const int64_t page = sysconf(_SC_PAGESIZE), begin = offset / page * page;
+  const auto length = static_cast<size_t>(offset + bytes - begin);
+  void* const mapped = mmap(nullptr, length, PROT_READ, MAP_SHARED, fd_, static_cast<off_t>(begin));
+  if (mapped == MAP_FAILED) return true;
+  std::vector<unsigned char> pages((length + static_cast<size_t>(page) - 1) / static_cast<size_t>(page));
+  const bool known = mincore(mapped, length, pages.data()) == 0;
+  munmap(mapped, length);
+  return !known || std::all_of(pages.begin(), pages.end(), [](unsigned char state) { return state & 1; });
+}
+
+// Whole blocks, by two threads. False: this file, or its system, can't be read so, or the bytes are not there.
+bool File::read_direct(char* destination, int64_t bytes, int64_t offset) const {
+#if defined(O_DIRECT)
+  const int fd = ::open(text("/proc/self/fd/", fd_).c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
+  if (fd < 0) return false;
+  const int64_t half = bytes / 2 / kBlock * kBlock, rest = (bytes - half + kBlock - 1) / kBlock * kBlock;
+  auto second = std::async(std::launch::async, [&] {  // where the file ends inside its last block, so does the read
+    return pread_all(fd, destination + half, rest, offset + half).done >= bytes - half;
+  });
+  const bool first = pread_all(fd, destination, half, offset).done == half;
+  const bool both = second.get() && first;
+  close(fd);
+  return both;
+#else
+  return false;
+#endif
+}
+
+int64_t File::read_past_cache(char* destination, int64_t bytes, int64_t offset) const {
+  const int64_t skipped = offset % kBlock;
+  check(reinterpret_cast<uintptr_t>(destination) % kBlock == 0, path_, ": a read past the cache goes to a whole block");
+  if (bytes < kHalvedBytes || is_cached(offset, bytes) || !read_direct(destination, skipped + bytes, offset - skipped))
+    read_soon(destination + skipped, bytes, offset);
+  return skipped;
 }
 
 void File::read_parallel(std::span<const Range> ranges) const {

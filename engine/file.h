@@ -35,6 +35,12 @@ class File {
   // The same, megabytes by a second thread too, from wherever it is called: for whoever waits for them.
   void read_soon(void* destination, int64_t bytes, int64_t offset) const;
 
+  // The same for megabytes that will hardly be read again: what the system has not cached is read past its cache, whose
+  // new memory can cost more than the disk. The bytes begin at destination + the result, which is less than kBlock.
+  // `destination` begins at a multiple of kBlock and has room for `bytes` + 2 kBlock.
+  static constexpr int64_t kBlock = 4096;
+  int64_t read_past_cache(char* destination, int64_t bytes, int64_t offset) const;
+
   // The same on all threads, for large ranges or many of them; not for use inside a parallel region.
   struct Range {
     void* destination;
@@ -48,6 +54,8 @@ class File {
 
  private:
   File(int fd, std::string path);
+  bool is_cached(int64_t offset, int64_t bytes) const;
+  bool read_direct(char* destination, int64_t bytes, int64_t offset) const;
   [[noreturn]] void fail_reading(int64_t offset, int64_t expected, int64_t found, int error) const;
 
   int fd_ = -1;

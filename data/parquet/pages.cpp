@@ -22,6 +22,7 @@ namespace nanovlm {
 namespace {
 constexpr int64_t kMaxPageBytes = int64_t{512} << 20;  // decoded
 constexpr int64_t kKeptBytes = int64_t{64} << 20;      // of free memory: what two threads need for pages of 10 MB
+constexpr int kFewReads = 8;                           // of a large page, before it is left to the system to cache it
 constexpr size_t kAskedOnce = 16;                      // large pages, that were not kept but are remembered
 
 // What Arrow throws, as our error with its place in front.
@@ -284,14 +285,30 @@ PageCache::Page ParquetPages::page(int group, int leaf, const Directory& directo
   return cache_->get(key, will_ask_again, [&] { return decode(group, leaf, directory, directory.pages[index]); });
 }
 
+// A large page that is read for the first time may never be read again; one that was read a few times will be, as each
+// of its rows in random order asks for it.
+std::shared_ptr<arrow::Buffer> ParquetPages::read_range(int64_t offset, int64_t bytes, arrow::MemoryPool* pool) const {
+  const bool seldom = bytes >= PageCache::kLargeBytes && count_read(offset) <= kFewReads;
+  PARQUET_ASSIGN_OR_THROW(std::shared_ptr<arrow::Buffer> buffer,
+                          arrow::AllocateBuffer(bytes + (seldom ? 2 * File::kBlock : 0), pool));
+  auto* const to = reinterpret_cast<char*>(buffer->mutable_data());
+  if (seldom) return arrow::SliceBuffer(buffer, file_->read_past_cache(to, bytes, offset), bytes);
+  file_->read_soon(to, bytes, offset);
+  return buffer;
+}
+
+int ParquetPages::count_read(int64_t offset) const {
+  const std::lock_guard lock(mutex_);
+  return ++reads_[offset];
+}
+
 PageCache::Page ParquetPages::decode(int group, int leaf, const Directory& directory, const PageRange& range) const {
   const parquet::ColumnDescriptor& column = *metadata_->schema()->Column(leaf);
   const auto chunk = metadata_->RowGroup(group)->ColumnChunk(leaf);
   const auto made = std::make_shared<ParquetPage>(cache_->memory());
   const auto pager_of = [&](int64_t offset, int64_t bytes) {
-    PARQUET_ASSIGN_OR_THROW(std::shared_ptr<arrow::Buffer> buffer, arrow::AllocateBuffer(bytes, &made->pool));
-    file_->read_soon(buffer->mutable_data(), bytes, offset);
-    return open_pager(std::make_shared<arrow::io::BufferReader>(std::move(buffer)), *chunk, column, &made->pool);
+    return open_pager(std::make_shared<arrow::io::BufferReader>(read_range(offset, bytes, &made->pool)), *chunk, column,
+                      &made->pool);
   };
   auto pager = std::make_unique<OnePage>(pager_of(range.offset, range.bytes));
   if (pager->needs_dictionary()) {

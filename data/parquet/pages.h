@@ -102,6 +102,8 @@ class ParquetPages {
   PageCache::Page page(int group, int leaf, const Directory& directory, size_t index,
                        bool will_ask_again = false) const;
   PageCache::Page decode(int group, int leaf, const Directory& directory, const PageRange& range) const;
+  std::shared_ptr<arrow::Buffer> read_range(int64_t offset, int64_t bytes, arrow::MemoryPool* pool) const;
+  int count_read(int64_t offset) const;
   void check_ranges() const;
 
   std::shared_ptr<const File> file_;
@@ -112,6 +114,7 @@ class ParquetPages {
 
   mutable std::mutex mutex_;
   mutable std::map<std::pair<int, int>, std::shared_ptr<const Directory>> directories_;  // by group and leaf
+  mutable std::map<int64_t, int> reads_;                                                 // of large pages, by offset
 };
 
 }  // namespace nanovlm
