@@ -23,7 +23,7 @@ namespace {
 constexpr int64_t kMaxPageBytes = int64_t{512} << 20;  // decoded
 constexpr int64_t kKeptBytes = int64_t{64} << 20;      // of free memory: what two threads need for pages of 10 MB
 constexpr int kFewReads = 8;                           // of a large page, before it is left to the system to cache it
-constexpr size_t kAskedOnce = 16;                      // large pages, that were not kept but are remembered
+constexpr size_t kRemembered = 16;                     // askings for large pages that were not kept
 
 // What Arrow throws, as our error with its place in front.
 template <class F>
@@ -150,13 +150,9 @@ PageCache::Page PageCache::get(const Key& key, bool will_ask_again, const std::f
 
 bool PageCache::is_worth_keeping(const Key& key, int64_t bytes, bool asked_again) {
   if (bytes < large_bytes_ || asked_again) return true;
-  const auto before = std::find(asked_once_.begin(), asked_once_.end(), key);
-  if (before != asked_once_.end()) {
-    asked_once_.erase(before);
-    return true;
-  }
-  asked_once_.push_back(key);
-  if (asked_once_.size() > kAskedOnce) asked_once_.pop_front();
+  if (std::count(asked_.begin(), asked_.end(), key) == 2) return true;
+  asked_.push_back(key);
+  if (asked_.size() > kRemembered) asked_.pop_front();
   return false;
 }
 

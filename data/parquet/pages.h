@@ -44,8 +44,8 @@ class PageCache {
   explicit PageCache(int64_t max_bytes, int64_t large_bytes = kLargeBytes);
 
   // The page of this key. Where it is not kept, make() is called once, however many threads ask for it meanwhile. A
-  // large page is kept when it is asked for again, or will be: rows in random order seldom do, and memory that was
-  // never touched costs more than to decode a page once more.
+  // large page is kept when it is soon asked for a third time, or will be: rows in random order seldom do, and memory
+  // that was never touched costs more than to decode a page once more.
   Page get(const Key& key, bool will_ask_again, const std::function<Page()>& make);
 
   int64_t next_file();  // a number for a file, to be its first part of a key
@@ -65,8 +65,8 @@ class PageCache {
   const std::shared_ptr<arrow::MemoryPool> memory_;
   std::mutex mutex_;
   std::map<Key, Entry> entries_;
-  std::list<Key> uses_;         // of the finished entries; the latest comes first
-  std::deque<Key> asked_once_;  // large pages that were not kept; the latest comes last
+  std::list<Key> uses_;    // of the finished entries; the latest comes first
+  std::deque<Key> asked_;  // for large pages that were not kept; the latest comes last
   int64_t bytes_ = 0, files_ = 0;
 };
 
