@@ -10,8 +10,7 @@
 #include <algorithm>
 
 #include "bench/common/kernel_bench.h"
-#include "kernels/parallel.h"
-#include "tests/support/values.h"
+#include "bench/common/product_outcome.h"
 
 using namespace nanovlm;
 using namespace nanovlm::bench;
@@ -36,36 +35,6 @@ kernels::Matmul product_of(const Layer& layer, const std::string& dir, int64_t R
   return {nullptr, nullptr, nullptr, nullptr, N, K, R, true, false, false, DType::bf16, DType::f32};
 }
 
-// Tensor cores add 16 products a step to a sum, whose fp32 they cut off instead of rounding it: up to an ulp of the
-// largest sum is lost at each step, half of it on average, always towards zero. An outcome allows 4 ulp of its terms.
-double terms_on_tensor_cores(double largest, int64_t K) { return largest * static_cast<double>(K) / 16 / 4; }
-
-// Every entry of c, or about a thousand of a large one.
-Outcome outcome_of(const kernels::Matmul& p, const Tensor& a, const Tensor& b, const Tensor& c) {
-  const Values x = values_of(a), y = values_of(b), z = values_of(c);
-  const int64_t step = std::max<int64_t>(p.M * p.N / 1000, 1) | 1, count = (p.M * p.N + step - 1) / step;
-  const size_t size = static_cast<size_t>(count);
-  Outcome outcome{"c", Values(size), Values(size), Values(size)};
-  kernels::parallel_for(count, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t entry = begin; entry < end; ++entry) {
-      const int64_t m = entry * step / p.N, n = entry * step % p.N;
-      double exact = 0;
-      float plain = 0;
-      for (int64_t k = 0; k < p.K; ++k) {
-        const double u = x[static_cast<size_t>(p.transpose_a ? k * p.M + m : m * p.K + k)];
-        const double v = y[static_cast<size_t>(p.transpose_b ? n * p.K + k : k * p.N + n)];
-        exact += u * v, plain += static_cast<float>(u * v);
-      }
-      const size_t i = static_cast<size_t>(entry);
-      outcome.got[i] = z[static_cast<size_t>(entry * step)], outcome.exact[i] = exact;
-      outcome.rounded[i] = p.out == DType::bf16 ? static_cast<float>(bf16(plain)) : plain;
-    }
-  });
-  if (a.device().kind() == DeviceKind::cuda)
-    outcome.terms = terms_on_tensor_cores(testing::max_magnitude(outcome.exact), p.K);
-  return outcome;
-}
-
 Instance instance_of(kernels::Matmul p, const Device& device, uint64_t seed) {
   Random random(seed);
   const auto matrix = [&](int64_t rows, int64_t columns) { return normal({rows, columns}, p.in, random, device); };
@@ -81,7 +50,11 @@ Instance instance_of(kernels::Matmul p, const Device& device, uint64_t seed) {
   const auto library = [=] {
     on(a.device(), "matmul", [&](auto backend, Stream stream) { kernels::matmul(backend, p, stream); });
   };
-  Instance instance{ours, [=]() -> std::vector<Outcome> { return {outcome_of(p, a, b, c)}; }, {}};
+  Instance instance{ours,
+                    [=]() -> std::vector<Outcome> {
+                      return {product_outcome("c", p, values_of(a), values_of(b), values_of(c), a.device())};
+                    },
+                    {}};
   if (device.kind() != DeviceKind::cpu)
     instance.baselines.push_back({device.kind() == DeviceKind::cuda ? "cublaslt" : "library", library});
   return instance;

@@ -85,6 +85,9 @@ Tensor patch_embedding(const Tensor& images, const Tensor& weight, const Tensor&
                        DType dtype);
 // x [B * n * n, C] -> [B * (n/f)^2, C * f * f]
 Tensor pixel_shuffle(const Tensor& x, int64_t B, int f);
+// The linear map behind it: pixel_shuffle(x, B, f) weight^T, weight [N, C * f * f] f32 -> [B * (n/f)^2, N] dtype.
+// With --kernel projector=fused one product, for bf16 on GPUs.
+Tensor projector(const Tensor& x, int64_t B, int f, const Tensor& weight, DType dtype);
 
 // Mean cross entropy of the rows of h against targets, through the head: logits = h weight^T, in chunks, never stored
 // whole. h [R, C], weight [V, C] f32, targets [R], R > 0 -> one f32. Gradients are computed in the same pass.

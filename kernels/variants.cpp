@@ -20,6 +20,8 @@ constexpr Variant kVariants[] = {
     {"matmul", "library"},
     {"matmul", "gemm"},
     {"matmul", "gemm_hopper"},
+    {"projector", "separate"},
+    {"projector", "fused"},
 };
 
 std::string assignment_of(const Variant& variant) { return std::string(variant.operation) + "=" + variant.kernel; }

@@ -15,9 +15,8 @@ struct ModalityProjector {
 
   // [B * P, C] -> [B * P / factor^2, L]
   Tensor operator()(const Tensor& x, int64_t B, const Forward& run) const {
-    const Tensor shuffled = pixel_shuffle(x, B, factor);
-    run.show("mp.pixel_shuffle", shuffled);
-    const Tensor y = proj(shuffled, run);
+    if (run.trace) run.show("mp.pixel_shuffle", pixel_shuffle(x, B, factor));
+    const Tensor y = projector(x, B, factor, proj.weight, run.dtype);
     run.show("mp.proj", y);
     return y;
   }

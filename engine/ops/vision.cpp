@@ -1,8 +1,10 @@
 #include "kernels/patch_embedding/patch_embedding.h"
 
 #include <cmath>
+#include <string_view>
 
 #include "kernels/pixel_shuffle/pixel_shuffle.h"
+#include "kernels/pixel_shuffle/projector.h"
 
 #include "engine/ops.h"
 
@@ -53,6 +55,16 @@ Tensor patch_embedding(const Tensor& images, const Tensor& weight, const Tensor&
 }
 
 namespace {
+// n of the n * n patches that a picture has among the rows of x.
+int side_of(const char* name, const Tensor& x, int64_t B, int f) {
+  check(x.rank() == 2 && B > 0 && x.size(0) % B == 0, name, ": x is ", x.shape(), " for a batch of ", B);
+  const int64_t P = x.size(0) / B;
+  const int n = static_cast<int>(std::lround(std::sqrt(static_cast<double>(P))));
+  check(int64_t{n} * n == P, name, ": ", P, " patches a picture, but must be a square number");
+  check(f > 0 && n % f == 0, name, ": a grid of ", n, " x ", n, " patches, but the factor is ", f);
+  return n;
+}
+
 Tensor shuffled(const Tensor& x, int64_t B, int64_t C, int n, int f, bool inverse) {
   const int64_t tokens = B * n * n / (f * f);
   Tensor y = empty(inverse ? Shape{B * n * n, C} : Shape{tokens, C * f * f}, x.dtype(), x.device());
@@ -61,16 +73,60 @@ Tensor shuffled(const Tensor& x, int64_t B, int64_t C, int n, int f, bool invers
   });
   return y;
 }
+
+// Calls f with a backend that has the kernels of kernels/gemm.
+template <class F>
+void on_gpu(const Device& device, const char* name, const F& f) {
+  on(device, name, [&](auto backend, Stream stream) {
+    if constexpr (kernels::kHasGemm<decltype(backend)>) f(backend, stream);
+  });
+}
+
+const bf16* bf16s(const Tensor& x) { return static_cast<const bf16*>(x.data()); }
+
+Tensor fused_projector(const Tensor& x, int64_t B, int f, const Tensor& weight) {
+  const int n = side_of("projector", x, B, f);
+  const int64_t C = x.size(1), N = weight.size(0);
+  const Tensor rounded = cast(x.detach(), DType::bf16), kept = cast(weight.detach(), DType::bf16);
+  Tensor y = empty({B * (n / f) * (n / f), N}, DType::bf16, x.device());
+  on_gpu(x.device(), "projector", [&](auto backend, Stream stream) {
+    kernels::projector(backend, {bf16s(rounded), bf16s(kept), static_cast<bf16*>(y.data()), B, C, N, n, f}, stream);
+  });
+  const Tensor::Recipe saved = x.dtype() == DType::bf16 ? x.recipe() : rounded.recipe();
+  const DType x_dtype = x.dtype();
+  return record("projector", y, {x, weight}, [=](const Tensor& dy, const Needs& needs) -> Gradients {
+    const Tensor x_again = saved();
+    const Device& device = dy.device();
+    const Tensor dx = needs[0] ? empty(x_again.shape(), x_dtype, device) : Tensor();
+    const MemoryScope scope(device, MemoryClass::gradient);
+    Tensor dweight = needs[1] ? gradient_so_far(weight) : Tensor();
+    const bool add = dweight.defined();
+    if (needs[1] && !add) dweight = empty(weight.shape(), DType::f32, device);
+    on_gpu(device, "projector_backward", [&](auto backend, Stream stream) {
+      kernels::projector_backward(backend,
+                                  {bf16s(x_again), bf16s(kept), bf16s(dy), dx.defined() ? dx.data() : nullptr,
+                                   dweight.defined() ? dweight.f32() : nullptr, add, B, C, N, n, f, x_dtype},
+                                  stream);
+    });
+    return {dx, dweight};
+  });
+}
 }  // namespace
 
 Tensor pixel_shuffle(const Tensor& x, int64_t B, int f) {
-  check(x.rank() == 2 && B > 0 && x.size(0) % B == 0, "pixel_shuffle: x is ", x.shape(), " for a batch of ", B);
-  const int64_t P = x.size(0) / B, C = x.size(1);
-  const int n = static_cast<int>(std::lround(std::sqrt(static_cast<double>(P))));
-  check(int64_t{n} * n == P, "pixel_shuffle: ", P, " patches a picture, but must be a square number");
-  check(f > 0 && n % f == 0, "pixel_shuffle: a grid of ", n, " x ", n, " patches, but the factor is ", f);
+  const int n = side_of("pixel_shuffle", x, B, f);
+  const int64_t C = x.size(1);
   return record("pixel_shuffle", shuffled(x, B, C, n, f, false), {x},
                 [=](const Tensor& dy, const Needs&) -> Gradients { return {shuffled(dy, B, C, n, f, true)}; });
+}
+
+Tensor projector(const Tensor& x, int64_t B, int f, const Tensor& weight, DType dtype) {
+  const char* chosen = x.device().context().kernels.of("projector");
+  if (!chosen || std::string_view(chosen) == "separate") return linear(pixel_shuffle(x, B, f), weight, {}, dtype);
+  check(dtype == DType::bf16, "projector: the kernel \"fused\" takes bf16, but the run computes in ", dtype);
+  check(weight.rank() == 2 && weight.size(1) == x.size(1) * f * f, "projector: x is ", x.shape(), " and the factor ", f,
+        ", but weight is ", weight.shape());
+  return fused_projector(x, B, f, weight);
 }
 
 }  // namespace nanovlm

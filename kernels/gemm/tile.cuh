@@ -25,18 +25,27 @@ struct GemmTile {
   static_assert(kSize * kSumStep * sizeof(float) <= kSharedBytes);
 };
 
+// A matrix without gaps: where an entry lies. Others (kernels/pixel_shuffle/projector.cu) keep at least whole chunks
+// of 8 entries together.
+struct PlainRows {
+  const bf16* data;
+  int64_t columns;
+
+  __device__ const bf16* at(int64_t row, int64_t column) const { return data + row * columns + column; }
+};
+
 // One operand of a product over k: 128 rows of a, or 128 columns of b, are a tile's `outer`. In memory its rows run
 // along k, or along the outer index. Others (kernels/patch_embedding/pixels.cuh) have the same members.
-template <bool kAlongK>
+template <bool kAlongK, class Place = PlainRows>
 struct GemmOperand {
   static constexpr int kRows = kAlongK ? GemmTile::kSize : GemmTile::kDepth;  // of a stage in shared memory
   static constexpr int kColumns = kAlongK ? GemmTile::kDepth : GemmTile::kSize;
   static constexpr int kChunk = 8, kChunks = kColumns / kChunk;
   static constexpr int kStageEntries = kRows * kColumns;
 
-  const bf16* data;
-  int64_t rows, columns;  // in memory, without gaps
-  bool by_chunks;         // rows start at multiples of 16 bytes
+  Place place;
+  int64_t rows, columns;  // in memory
+  bool by_chunks;         // chunks lie at multiples of 16 bytes
 
   __device__ static int offset(int row, int chunk) { return row * kColumns + (chunk ^ (row % 8)) * kChunk; }
 
@@ -46,7 +55,7 @@ struct GemmOperand {
     for (int i = thread_in_block(); i < kRows * kChunks; i += GemmTile::kThreads) {
       const int64_t row = first_row + i / kChunks, column = first_column + i % kChunks * kChunk;
       const int inside = row < rows ? static_cast<int>(max(min(columns - column, int64_t{kChunk}), int64_t{0})) : 0;
-      const bf16* from = inside > 0 ? data + row * columns + column : data;
+      const bf16* from = inside > 0 ? place.at(row, column) : place.data;
       bf16* to = stage + offset(i / kChunks, i % kChunks);
       if (by_chunks) {
         cp_async16(to, from, inside * static_cast<int>(sizeof(bf16)));
@@ -54,7 +63,7 @@ struct GemmOperand {
         Vec<bf16, kChunk> chunk{};
 #pragma unroll
         for (int j = 0; j < kChunk; ++j)
-          if (j < inside) chunk[j] = from[j];
+          if (j < inside) chunk[j] = *place.at(row, column + j);
         st16(to, chunk);
       }
     }
@@ -191,7 +200,7 @@ __global__ void __launch_bounds__(GemmTile::kThreads, 2)
 template <bool kAlongK>
 GemmOperand<kAlongK> gemm_operand(const bf16* data, int64_t outer, int64_t K) {
   const int64_t rows = kAlongK ? outer : K, columns = kAlongK ? K : outer;
-  return {data, rows, columns, columns % 8 == 0 && reinterpret_cast<uintptr_t>(data) % 16 == 0};
+  return {{data, columns}, rows, columns, columns % 8 == 0 && reinterpret_cast<uintptr_t>(data) % 16 == 0};
 }
 
 template <class A, class B, class Epilogue>
