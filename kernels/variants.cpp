@@ -16,6 +16,7 @@ constexpr Variant kVariants[] = {
     {"attention", "fma"},
     {"attention_backward", "whole"},
     {"attention_backward", "mma"},
+    {"attention_backward", "fma_whole"},
     {"attention_backward", "fma"},
     {"matmul", "library"},
     {"matmul", "gemm"},

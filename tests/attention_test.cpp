@@ -31,14 +31,19 @@ Backward backward(Backend backend, Stream stream, Operands& x, Buffer o, Buffer 
   return out;
 }
 
-// Calls f(Simt{}, stream, "mma") where that is not the operation's own choice: "whole" is.
+// Calls f(Simt{}, stream, kernel) for every kernel of the operation that can do these operands, its own choice or not.
 template <class F>
-void for_each_mma_kernel([[maybe_unused]] const Operands& x, [[maybe_unused]] const F& f) {
+void for_each_kernel([[maybe_unused]] const Operands& x, [[maybe_unused]] bool gradient, [[maybe_unused]] const F& f) {
 #if defined(NANOVLM_SIMT_KERNELS)
-  if (!is_tested("simt") || x.dtype != DType::bf16 || (x.setting.D != 32 && x.setting.D != 64) || x.k_stride % 8 != 0)
-    return;
-  simt::Executor executor({.order = simt::Order::priorities, .seed = 3});
-  f(Simt{}, executor.stream(), "mma");
+  if (!is_tested("simt")) return;
+  std::vector<const char*> kernels{"fma"};
+  if (gradient && x.setting.D <= 64 && x.longest() <= 256) kernels.push_back("fma_whole");
+  if (x.dtype == DType::bf16 && (x.setting.D == 32 || x.setting.D == 64) && x.k_stride % 8 == 0)
+    kernels.push_back("mma");
+  for (const char* kernel : kernels) {
+    simt::Executor executor({.order = simt::Order::priorities, .seed = 3});
+    f(Simt{}, executor.stream(), kernel);
+  }
 #endif
 }
 
@@ -53,7 +58,7 @@ TEST_CASE("attention is as exact as the plain formula") {
       check_close("lse", got.lse.values(), exact.lse, plain.lse);
     };
     for_each_backend([&](auto backend, Stream stream) { check_kernel(backend, stream, nullptr); });
-    for_each_mma_kernel(x, check_kernel);
+    for_each_kernel(x, false, check_kernel);
   });
 }
 
@@ -74,7 +79,7 @@ TEST_CASE("attention's gradients are as exact as the plain formula") {
       check_close("dv", gathered(got.dv, s.G * s.D, x.v_stride), exact.dv, plain.dv);
     };
     for_each_backend([&](auto backend, Stream stream) { check_kernel(backend, stream, nullptr); });
-    for_each_mma_kernel(x, check_kernel);
+    for_each_kernel(x, true, check_kernel);
   });
 }
 
@@ -86,6 +91,27 @@ TEST_CASE("a kernel that was asked for refuses what it does not do") {
   CHECK_THROWS_WITH(
       backward(Simt{}, executor.stream(), x, Buffer(saved.o, x.dtype), Buffer(saved.lse, DType::f32), "whole"),
       contains("attention_backward: kernel \"whole\" does not do"));
+}
+
+TEST_CASE("the fp32 gradient runs in one kernel where a block's shared memory holds the segment") {
+  const auto launched = [](int32_t longest, int D, int64_t shared_kb) {
+    Operands x({{longest, 1}, 1, 1, D, true, true}, DType::f32, Random(1));
+    const auto saved = reference::attention<double>(x.setting, x.q, x.k, x.v, x.dtype);
+    simt::Executor executor({.shared_limit = shared_kb * 1024, .check_accesses = false});
+    backward(Simt{}, executor.stream(), x, Buffer(saved.o, x.dtype), Buffer(saved.lse, DType::f32));
+    std::vector<std::string> names;
+    for (const simt::KernelReport& report : executor.reports()) names.push_back(report.kernel);
+    return names;
+  };
+  const std::vector<std::string> one{"attention_backward_fma_whole"}, two{"attention_dq", "attention_dkv"};
+  CHECK(launched(256, 64, 227) == one);
+  CHECK(launched(257, 64, 227) == two);
+  CHECK(launched(208, 64, 163) == one);
+  CHECK(launched(209, 64, 163) == two);
+  CHECK(launched(112, 33, 99) == one);
+  CHECK(launched(113, 33, 99) == two);
+  CHECK(launched(256, 32, 163) == one);
+  CHECK(launched(5, 65, 227) == two);
 }
 #endif
 

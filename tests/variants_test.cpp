@@ -56,6 +56,7 @@ TEST_CASE("the chosen kernel is what runs") {
   CHECK(launched({"attention=mma"}) == Names{"attention_mma", "attention_backward_whole"});
   CHECK(launched({"attention=fma"}) == Names{"attention", "attention_backward_whole"});
   CHECK(launched({"attention_backward=mma"}) == Names{"attention_whole", "attention_dq_mma", "attention_dkv_mma"});
+  CHECK(launched({"attention_backward=fma_whole"}) == Names{"attention_whole", "attention_backward_fma_whole"});
   CHECK(launched({"attention=fma", "attention_backward=fma"}) == Names{"attention", "attention_dq", "attention_dkv"});
 }
 #endif

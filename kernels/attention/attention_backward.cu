@@ -1,5 +1,6 @@
-// The gradient of attention on a GPU: bf16 of the usual head sizes by tensor cores (mma_whole_backward.cuh, mma_backward.cuh),
-// the rest by fp32 multiply-adds, for any head size up to 128 and any alignment.
+// The gradient of attention on a GPU: bf16 of the usual head sizes by tensor cores (mma_whole_backward.cuh,
+// mma_backward.cuh), the rest by fp32 multiply-adds, for any head size up to 128 and any alignment: short segments in
+// one kernel (fma_whole_backward.cuh), others here.
 //
 //   p = e^(scale s - lse),   ds = scale p (do . v - delta),   delta = do . o
 //   dv = sum of p do,   dq' = sum of ds k',   dk' = sum of ds q',   and dq, dk are dq', dk' rotated back
@@ -8,6 +9,7 @@
 // first owns queries and meets tiles of keys (dq, delta), the second owns keys and meets tiles of queries (dk, dv).
 // p and ds stay fp32. Bound by shared-memory reads, as the forward direction.
 #include "kernels/attention/fma_tiles.cuh"
+#include "kernels/attention/fma_whole_backward.cuh"
 #include "kernels/attention/mma_whole_backward.cuh"
 
 namespace nanovlm::kernels {
@@ -197,9 +199,11 @@ void attention_backward(ThisBackend, const AttentionBackward& a, Stream stream) 
   if (shape.longest == 0) return;
   const int64_t items = shape.longest * (shape.H / shape.G), pairs = shape.S * shape.G;
   if (takes("attention_backward", a.kernel, "whole", fits_one_block(a))) return launch_in_one_block(a, stream);
+  const bool mma = takes("attention_backward", a.kernel, "mma", for_tensor_cores(a));
+  if (!mma && takes("attention_backward", a.kernel, "fma_whole", fma_fits_one_block(shape, stream)))
+    return launch_fma_in_one_block(a, stream);
   Scratch deltas("attention_backward", stream, shape.R * shape.H * int64_t{sizeof(float)});
-  if (takes("attention_backward", a.kernel, "mma", for_tensor_cores(a)))
-    return launch_on_tensor_cores(a, deltas.floats(), stream);
+  if (mma) return launch_on_tensor_cores(a, deltas.floats(), stream);
   with_float(shape.dtype, [&]<class T>(Type<T>) {
     with_quads("attention_backward", shape.D, [&]<int kQuads>(std::integral_constant<int, kQuads>) {
       const auto walk = [&](const char* name, auto kernel, int64_t rows) {

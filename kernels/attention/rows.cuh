@@ -90,31 +90,64 @@ __device__ inline Angles angles_of(const AttentionShape& a, int row, int begin) 
   return {a.cos + position * (a.D / 2), a.sin + position * (a.D / 2)};
 }
 
+// Entries d and d + half of one head of a row as fp32, half = (D + 1) / 2; zero where a head has no such entry. Loaded,
+// turned and put apart from one another, so that the loads of several rows can be under way together.
+struct RowPair {
+  float low = 0, high = 0;
+
+  // Zeros if the row is not `there`; `from` is a row that can be read in any case.
+  template <class T>
+  __device__ void load(const T* from, bool there, int d, int D) {
+    const int half = (D + 1) / 2, at = min(d, half - 1);
+    const float first = static_cast<float>(from[at]), second = static_cast<float>(from[min(at + half, D - 1)]);
+    low = there && d < half ? first : 0;
+    high = there && d < half && d + half < D ? second : 0;
+  }
+  // Rotates where there are angles, which takes an even D, and rounds to T.
+  template <class T>
+  __device__ void turn(Angles at, int d, int D) {
+    if (!at.cos || d >= D / 2) return;
+    const float cos = at.cos[d], sin = at.sin[d], was = low;
+    low = static_cast<float>(round_to<T>(was * cos - high * sin));
+    high = static_cast<float>(round_to<T>(high * cos + was * sin));
+  }
+  __device__ void put(float* to, int d, int D) const {
+    const int half = (D + 1) / 2;
+    if (d < half) to[d] = low;
+    if (d < half && d + half < D) to[d + half] = high;
+  }
+};
+
+// Zeros from D on. Made by a warp.
+__device__ inline void put_zeros(float* to, int D, int width) {
+#pragma unroll 1
+  for (int d = D + thread_in_block() % kWarp; d < width; d += kWarp) to[d] = 0;
+}
+
 // One head of a row, to[width], as fp32: rotated where there are angles, rounded to T, and zeros from D on. A null
 // `from` gives zeros. Made by a warp.
 template <class T>
 __device__ void load_row(float* to, int width, const T* from, int D, Angles at = {nullptr, nullptr}) {
-  const int lane = thread_in_block() % kWarp, half = D / 2;
-  if (from && at.cos) {
-    for (int d = lane; d < half; d += kWarp) {
-      const float low = static_cast<float>(from[d]), high = static_cast<float>(from[d + half]);
-      to[d] = static_cast<float>(round_to<T>(low * at.cos[d] - high * at.sin[d]));
-      to[d + half] = static_cast<float>(round_to<T>(high * at.cos[d] + low * at.sin[d]));
-    }
-  } else if (from) {
-    for (int d = lane; d < D; d += kWarp) to[d] = static_cast<float>(from[d]);
+  for (int d = thread_in_block() % kWarp; from && d < (D + 1) / 2; d += kWarp) {
+    RowPair pair;
+    pair.load(from, true, d, D);
+    pair.turn<T>(at, d, D);
+    pair.put(to, d, D);
   }
-  for (int d = (from ? D : 0) + lane; d < width; d += kWarp) to[d] = 0;
+  put_zeros(to, from ? D : 0, width);
 }
 
-// Stores a row, rotated back where there are angles: the gradient of a rotated row. Made by a warp.
+// Stores a row, rotated back where there are angles: the gradient of a rotated row. Made by a warp. Its loops take a
+// few turns at most; unrolled, they would cost registers.
 template <class T>
 __device__ void store_row(T* to, const float* from, int D, Angles at = {nullptr, nullptr}) {
   const int lane = thread_in_block() % kWarp, half = D / 2;
   if (!at.cos) {
+#pragma unroll 1
     for (int d = lane; d < D; d += kWarp) to[d] = round_to<T>(from[d]);
     return;
   }
+#pragma unroll 1
   for (int d = lane; d < half; d += kWarp) {
     const float low = from[d], high = from[d + half];
     to[d] = round_to<T>(low * at.cos[d] + high * at.sin[d]);

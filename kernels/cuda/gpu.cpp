@@ -164,10 +164,12 @@ Products& Gpu::products() {
   return *products_;
 }
 
+int64_t Gpu::shared_limit() const { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
+
 void Gpu::allow_shared_memory(const void* kernel, const char* name, const kernels::LaunchShape& shape) {
   constexpr int64_t kUnasked = 48 * 1024;  // more dynamic shared memory has to be asked for
   if (shape.shared_bytes <= kUnasked) return;
-  const int64_t limit = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  const int64_t limit = shared_limit();
   if (shape.shared_bytes > limit)
     throw std::invalid_argument(describe(KernelLaunch{name, shape}) + ": this GPU allows " + std::to_string(limit) +
                                 " bytes a block");

@@ -69,6 +69,7 @@ class Gpu {
 
   // What launch() in words.cuh needs.
   CUstream_st* compute_stream() const { return compute_; }
+  int64_t shared_limit() const;  // bytes of shared memory that a block may have
   void allow_shared_memory(const void* kernel, const char* name, const kernels::LaunchShape& shape);
   // Called after each launch. Throws where it was refused.
   void launched(const char* name, const kernels::LaunchShape& shape);

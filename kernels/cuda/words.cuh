@@ -24,6 +24,9 @@ __device__ T shfl_xor(T value, int lanes, Where = {}) {
   return __shfl_xor_sync(0xffffffff, value, lanes);
 }
 
+// Bytes of shared memory that a block may have, static and dynamic.
+inline int64_t shared_limit(const char* name, Stream stream) { return cuda::Gpu::of(stream, name).shared_limit(); }
+
 template <class... P, class... A>
 void launch(const char* name, void (*kernel)(P...), const LaunchShape& shape, const A&... arguments) {
   static_assert(sizeof...(P) == sizeof...(A), "launch: one argument a parameter of the kernel");

@@ -101,6 +101,11 @@ void launch(const char* name, void (*kernel)(P...), const LaunchShape& shape, co
       .run({name, shape, simt::Call<P...>::thread_body, &call, instrumented, reinterpret_cast<const void*>(kernel)});
 }
 
+// Bytes of shared memory that a block may have, static and dynamic.
+inline int64_t shared_limit(const char* name, Stream stream) {
+  return simt::Executor::of(stream, name).options.shared_limit;
+}
+
 // Device memory for the kernels of one call, freed once they have run.
 class Scratch {
  public:

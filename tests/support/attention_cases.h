@@ -50,6 +50,13 @@ inline const Case kCases[] = {
     {{250, 3}, 2, 2, 32, true, true, Mask::vlm},
     {{70, 20}, 8, 1, 32, true, true, Mask::left},
     {{9}, 17, 1, 32, false, true},
+    {{2}, 3, 1, 64, true, true},
+    {{127}, 3, 1, 64, true, true, Mask::vlm},
+    {{129}, 1, 1, 64, false, false},
+    {{31, 65, 1, 0, 33}, 3, 1, 48, true, true, Mask::left},
+    {{197}, 3, 1, 16, false, true, Mask::random},
+    {{256, 31}, 1, 1, 32, true, true},
+    {{257, 2}, 2, 2, 5, true, false, Mask::left},
 };
 
 inline std::vector<uint8_t> mask_of(Mask kind, const std::vector<int32_t>& lengths, Random& random) {
