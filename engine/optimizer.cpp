@@ -30,55 +30,64 @@ void AdamW::begin_step(const std::vector<double>& lrs) {
         kernels::adamw_coefficients({t_ + 1, lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay}));
   if (coefficients_.defined()) copy_from_host(coefficients_, values.data(), coefficients_.bytes());
   clip_ = only_if_finite_ = {};
+  taken_.clear(), taken_bytes_ = 0;
 }
 
 void AdamW::clip_grad_norm(double max_norm, const Tensor& norm) {
-  const Device& device = norm.device();
-  // One fp64 number, kept in two fp32 places: the engine has no fp64 tensor.
-  const Tensor sum = zeros({2}, DType::f32, device);
-  Tensor factor = empty({1}, DType::f32, device);
-  on(device, "clip_grad_norm", [&](auto backend, Stream stream) {
-    double* total = static_cast<double*>(sum.data());
-    for (const State& state : states_)
-      if (const Tensor& gradient = state.parameter.grad(); gradient.defined())
-        kernels::sum_of_squares(backend, {gradient.f32(), total, gradient.numel(), true}, stream);
-    kernels::clip_scale(backend, {total, norm.f32(), factor.f32(), max_norm}, stream);
+  std::vector<kernels::Gradient> gradients;
+  for (const State& state : states_)
+    if (const Tensor& gradient = state.parameter.grad(); gradient.defined())
+      gradients.push_back({gradient.f32(), gradient.numel()});
+  Tensor factor = empty({1}, DType::f32, norm.device());
+  on(norm.device(), "clip_grad_norm", [&](auto backend, Stream stream) {
+    const auto count = static_cast<int64_t>(gradients.size());
+    kernels::clip_scale(backend, {gradients.data(), count, norm.f32(), factor.f32(), max_norm}, stream);
   });
   clip_ = max_norm > 0 ? factor : Tensor();
 }
 
+void AdamW::take(Leaf& leaf) {
+  constexpr int64_t kEnough = int64_t{16} << 20;  // bytes
+  const Tensor gradient = std::exchange(leaf.grad, {});
+  const auto found = by_leaf_.find(&leaf);
+  if (found == by_leaf_.end()) return;
+  taken_.push_back({found->second, gradient});
+  taken_bytes_ += gradient.bytes();
+  if (taken_bytes_ >= kEnough) update_taken();
+}
+
 void AdamW::update_all() {
-  for (State& state : states_)
-    if (state.parameter.grad().defined()) update(state, state.parameter.grad());
+  for (size_t i = 0; i < states_.size(); ++i)
+    if (const Tensor& gradient = states_[i].parameter.grad(); gradient.defined()) taken_.push_back({i, gradient});
+  update_taken();
   clip_ = only_if_finite_ = {};
 }
 
-void AdamW::end_step(bool taken) {
-  only_if_finite_ = {};
-  if (taken) ++t_;
+void AdamW::update_taken() {
+  if (taken_.empty()) return;
+  const auto number = [](const Tensor& x) { return x.defined() ? x.f32() : nullptr; };
+  const auto* coefficients = static_cast<const kernels::AdamWCoefficients*>(coefficients_.data());
+  std::vector<kernels::AdamWTensor> tensors;
+  for (const auto& [i, gradient] : taken_) {
+    const State& state = states_[i];
+    const Tensor& p = state.parameter;
+    tensors.push_back(
+        {p.f32(), state.m.f32(), state.v.f32(), gradient.f32(), nullptr, coefficients + state.group, p.numel()});
+  }
+  on(coefficients_.device(), "adamw", [&](auto backend, Stream stream) {
+    const auto count = static_cast<int64_t>(tensors.size());
+    kernels::adamw(backend, {tensors.data(), count, number(clip_), number(only_if_finite_)}, stream);
+  });
+  taken_.clear(), taken_bytes_ = 0;
 }
 
 void AdamW::zero_grad() {
   for (State& state : states_) state.parameter.set_grad({});
 }
 
-void AdamW::update(Leaf& leaf) {
-  const auto found = by_leaf_.find(&leaf);
-  if (found != by_leaf_.end()) update(states_[found->second], leaf.grad);
-  leaf.grad = {};
-}
-
-void AdamW::update(State& state, const Tensor& gradient) {
-  const Tensor& p = state.parameter;
-  const auto number = [](const Tensor& x) { return x.defined() ? x.f32() : nullptr; };
-  on(p.device(), "adamw", [&](auto backend, Stream stream) {
-    const auto* coefficients =
-        static_cast<const kernels::AdamWCoefficients*>(coefficients_.data()) + static_cast<ptrdiff_t>(state.group);
-    kernels::adamw(backend,
-                   {p.f32(), state.m.f32(), state.v.f32(), gradient.f32(), nullptr, number(clip_),
-                    number(only_if_finite_), coefficients, p.numel()},
-                   stream);
-  });
+void AdamW::end_step(bool taken) {
+  only_if_finite_ = {};
+  if (taken) ++t_;
 }
 
 }  // namespace nanovlm

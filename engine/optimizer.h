@@ -32,10 +32,12 @@ class AdamW {
   // by min(1, max_norm / (norm + 1e-6)).
   void clip_grad_norm(double max_norm, const Tensor& norm);
 
-  // Every parameter that has a gradient; or one at a time while the backward pass still runs, so that a gradient can be
-  // dropped before the next is made (not together with clipping).
+  // While the backward pass still runs: takes a leaf's complete gradient away. Parameters are updated, and gradients
+  // dropped, once 16 MiB of them have come together: few launches, and never a copy of the model (not together with
+  // clipping).
+  void take(Leaf& leaf);
+  // Every parameter that has a gradient, and those whose gradient was taken.
   void update_all();
-  void update(Leaf& leaf);  // also drops the gradient
   void zero_grad();
 
   // Whether the step was taken: it counts, or it has not been.
@@ -48,11 +50,17 @@ class AdamW {
     Tensor parameter, m, v;
     size_t group;
   };
-  void update(State& state, const Tensor& gradient);
+  struct Taken {
+    size_t state;
+    Tensor gradient;
+  };
+  void update_taken();
 
   AdamWOptions options_;
   std::vector<State> states_;
   std::unordered_map<const Leaf*, size_t> by_leaf_;
+  std::vector<Taken> taken_;
+  int64_t taken_bytes_ = 0;
   size_t groups_;
   Tensor coefficients_;           // [groups, 8], on the device
   Tensor clip_, only_if_finite_;  // [1] of the step that has begun, or undefined

@@ -17,20 +17,18 @@ double sum_chunk(const float* x, int64_t n) {
   return sum;
 }
 
-template <bool kSquares>
-double sum_in_chunks(const float* x, int64_t n) {
-  constexpr int64_t kChunk = kGrain, kChunks = 512;
+constexpr int64_t kSumChunk = kGrain;
+
+// f(begin, end, sums) writes the sums of chunks [begin, end) from `sums` on.
+template <class F>
+double sum_of_chunks(int64_t chunks, const F& f) {
+  constexpr int64_t kAtOnce = 512;
   double total = 0;
-  for (int64_t start = 0; start < n; start += kChunk * kChunks) {
-    const int64_t rest = n - start, chunks = rest < kChunk * kChunks ? ceil_div(rest, kChunk) : kChunks;
-    double sums[kChunks];
-    parallel_for(chunks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t left = rest - i * kChunk;
-        sums[i] = sum_chunk<kSquares>(x + start + i * kChunk, left < kChunk ? left : kChunk);
-      }
-    });
-    for (int64_t i = 0; i < chunks; ++i) total += sums[i];
+  for (int64_t first = 0; first < chunks; first += kAtOnce) {
+    const int64_t count = chunks - first < kAtOnce ? chunks - first : kAtOnce;
+    double sums[kAtOnce];
+    parallel_for(count, 1, [&](int64_t begin, int64_t end) { f(first + begin, first + end, sums + begin); });
+    for (int64_t i = 0; i < count; ++i) total += sums[i];
   }
   return total;
 }

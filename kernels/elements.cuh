@@ -19,7 +19,7 @@ constexpr int kVectorWidth = static_cast<int>(16 / std::max({sizeof(T)...}));
 
 // Whether every pointer may be read by vectors; null ones are not read.
 template <class... P>
-bool aligned(const P*... pointers) {
+NANOVLM_HOST_DEVICE bool aligned(const P*... pointers) {
   return ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
 }
 

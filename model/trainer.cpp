@@ -157,23 +157,23 @@ void Trainer::launch(const std::vector<Inputs>& micro_batches, int64_t accumulat
   run.dtype = options_.dtype;
   const auto place = [&](int64_t i) { return numbers.slice(0, i, i + 1); };
 
-  // Where nothing needs all gradients at once, each parameter is updated as soon as its own is complete, and the
-  // gradient dropped: they never exist together, which saves a copy of the model.
-  const bool one_by_one = numbers.numel() == 1;
+  // Where nothing needs all gradients at once, parameters are updated while the backward pass still runs, and their
+  // gradients dropped: they never exist together, which saves a copy of the model.
+  const bool early = numbers.numel() == 1;
   for (size_t i = 0; i < micro_batches.size(); ++i) {
     const Tensor mean = model_.loss(micro_batches[i], run);
     on(device, "cast", [&](auto backend, Stream stream) {
       kernels::cast(backend, {mean.data(), place(static_cast<int64_t>(i)).data(), 1, DType::f32, DType::f32}, stream);
     });
     const Tensor loss = accumulation == 1 ? mean : scale(mean, 1.0f / static_cast<float>(accumulation));
-    if (!one_by_one) {
+    if (!early) {
       backward(loss);
       continue;
     }
     optimizer_.only_if_finite(numbers);
-    backward(loss, [&](Leaf& leaf) { optimizer_.update(leaf); });
+    backward(loss, [&](Leaf& leaf) { optimizer_.take(leaf); });
   }
-  if (one_by_one) return;
+  if (early) return optimizer_.update_all();
 
   if (wants_norm()) optimizer_.clip_grad_norm(options_.max_grad_norm.value_or(0), place(numbers.numel() - 1));
   const Tensor all = empty({1}, DType::f32, device);  // their sum: finite where each is

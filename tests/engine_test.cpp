@@ -1,10 +1,9 @@
-// The engine below the operations: memory, random numbers, schedule, clipping.
+// The engine below the operations: memory, random numbers, schedule.
 #include <cmath>
 #include <set>
 
 #include "engine/autograd.h"
 #include "engine/ops.h"
-#include "engine/optimizer.h"
 #include "engine/random.h"
 #include "engine/schedule.h"
 #include "tests/support/catch.h"
@@ -102,31 +101,6 @@ TEST_CASE("the learning rate warms up, falls on a cosine, and rests at a tenth")
   CHECK(get_lr(1000, 1.0, 1000) == Approx(0.1));
   CHECK(get_lr(5000, 1.0, 1000) == Approx(0.1));
   CHECK(get_lr(0, 1.0, 20) == Approx(1 / 0.6));  // the warm-up is a fraction: the first rate exceeds the largest
-}
-
-TEST_CASE("clipping scales all gradients by one factor") {
-  const Device device = Device::open("cpu");
-  Tensor a = from_host(std::vector<float>{1, 1}, {2}, device).set_requires_grad();
-  Tensor b = from_host(std::vector<float>{1}, {1}, device).set_requires_grad();
-  const auto step = [&](double max_norm) {
-    a.set_grad(from_host(std::vector<float>{3, 0}, {2}, device));
-    b.set_grad(from_host(std::vector<float>{4}, {1}, device));
-    AdamW optimizer({{{a, b}, 0.1}}, {});
-    const Tensor norm = empty({1}, DType::f32, device);
-    optimizer.clip_grad_norm(max_norm, norm);
-    return norm.item();
-  };
-  CHECK(step(1) == Approx(5.0));
-  CHECK(step(0) == Approx(5.0));
-}
-
-TEST_CASE("the optimizer refuses what it cannot train") {
-  const Device device = Device::open("cpu");
-  const Tensor plain = zeros({2}, DType::f32, device);
-  CHECK_THROWS_WITH(AdamW({{{plain}, 0.1}}, {}), contains("asks for no gradient"));
-  Tensor leaf = zeros({2}, DType::f32, device);
-  leaf.set_requires_grad();
-  CHECK_THROWS_WITH(AdamW({{{leaf, leaf}, 0.1}}, {}), contains("twice"));
 }
 
 TEST_CASE("devices that are not there say so in one line") {

@@ -7,6 +7,9 @@
 #include "engine/schedule.h"
 #include "model/trainer.h"
 #include "model/weights.h"
+#if defined(NANOVLM_SIMT_KERNELS)
+#include "kernels/simt/executor.h"
+#endif
 #include "tests/support/devices.h"
 #include "tests/support/golden.h"
 
@@ -143,6 +146,27 @@ TEST_CASE("updating each parameter during the backward pass changes no bit") {
   }
   CHECK(losses[0] == losses[1]);
 }
+
+#if defined(NANOVLM_SIMT_KERNELS)
+TEST_CASE("all parameters of a small model are updated by one launch") {
+  const Device device = Device::open("simt");
+  const Batch batch = BatchFile(fixture("train-v1/batches.safetensors")).read(0);
+  for (const bool clipped : {false, true}) {
+    VisionLanguageModel model = initial_model(device);
+    TrainerOptions options;
+    if (clipped) options.max_grad_norm = 1;
+    Trainer trainer(model, options);
+    device.context().executor->clear_reports();
+    trainer.step({batch});
+    std::map<std::string, int64_t> launches;
+    for (const simt::KernelReport& report : device.context().executor->reports())
+      launches[report.kernel] = report.launches;
+    CHECK(launches["adamw"] == 1);
+    CHECK(launches["sum_of_squares"] == (clipped ? 1 : 0));
+    CHECK(launches["clip_scale"] == (clipped ? 1 : 0));
+  }
+}
+#endif
 
 TEST_CASE("steps whose launches are recorded change no bit") {
   const BatchFile file(fixture("train-v1/batches.safetensors"));

@@ -6,6 +6,16 @@
 #include "engine/error.h"
 
 namespace nanovlm::bench {
+namespace {
+
+// Without the namespace that tells nvcc's compilation from the executor's (NANOVLM_WORDS).
+std::string common_name(std::string name) {
+  for (const std::string words : {"cuda_words::", "simt_words::"})
+    for (size_t at = 0; (at = name.find(words)) != std::string::npos;) name.erase(at, words.size());
+  return name;
+}
+
+}  // namespace
 
 #if !defined(NANOVLM_REPORTS)  // the build compiled nothing for a GPU: nvcc is run now
 #define NANOVLM_REPORTS ""
@@ -23,7 +33,8 @@ void CompiledKernels::compile(const std::vector<std::string>& sources) {
                                         " --arch 90a " NANOVLM_REPORTS +
                                         files);
   for (const auto& kernel : table.at("kernels"))
-    kernels_[kernel.at("signature")] = {kernel.at("registers").get<int>(), kernel.at("spilled").get<int>()};
+    kernels_[common_name(kernel.at("signature"))] = {kernel.at("registers").get<int>(),
+                                                     kernel.at("spilled").get<int>()};
 }
 #else
 bool CompiledKernels::available() { return false; }
@@ -31,7 +42,7 @@ void CompiledKernels::compile(const std::vector<std::string>&) {}
 #endif
 
 std::optional<simt::Compiled> CompiledKernels::find(const std::string& kernel) const {
-  const auto found = kernels_.find(kernel);
+  const auto found = kernels_.find(common_name(kernel));
   return found == kernels_.end() ? std::nullopt : std::optional(found->second);
 }
 

@@ -1,4 +1,5 @@
-// AdamW with decoupled weight decay, in torch.optim.AdamW's order of operations, and the norm that clipping needs.
+// AdamW with decoupled weight decay, in torch.optim.AdamW's order of operations, and the norm that clipping needs, both
+// over many tensors at once.
 //
 //   g' = g * scale
 //   p  = p (1 - lr * weight_decay)
@@ -16,36 +17,38 @@ struct alignas(32) AdamWCoefficients {
   float decay, toward_gradient, beta2, one_minus_beta2, step, root_correction, eps, unused;
 };
 
-struct AdamW {
+struct AdamWTensor {
   float *p, *m, *v;                       // [n]
   const float* g;                         // [n]
   bf16* copy;                             // [n] p rounded, or null
-  const float* scale;                     // one number on the device (the clipping factor), or null for 1
-  const float* only_if_finite;            // one number on the device: nothing happens where it is not finite; or null
   const AdamWCoefficients* coefficients;  // on the device
-  int64_t n;
+  int64_t n;                              // 0 or more
 };
 
-// *sum = (accumulate ? *sum : 0) + sum of x^2, added in a fixed order that does not depend on the number of threads.
-// fp64 accumulation: one float would lose digits over hundreds of millions of terms.
-struct SumOfSquares {
+struct AdamW {
+  const AdamWTensor* tensors;   // [count] in the host's memory, free again on return
+  int64_t count;                // 0 or more
+  const float* scale;           // one number on the device (the clipping factor), or null for 1
+  const float* only_if_finite;  // one number on the device: nothing happens where it is not finite; or null
+};
+
+struct Gradient {
   const float* x;  // [n]
-  double* sum;
-  int64_t n;
-  bool accumulate;
+  int64_t n;       // 0 or more
 };
 
-// *scale = min(1, max_norm / (norm + 1e-6)),  *norm = sqrt(*sum), as torch.nn.utils.clip_grad_norm_.
+// *norm = the root of the sum of all gradients' squares,  *scale = min(1, max_norm / (*norm + 1e-6)), as
+// torch.nn.utils.clip_grad_norm_. fp64 sums of chunks, in an order that does not depend on the number of threads: one
+// float would lose digits over hundreds of millions of terms.
 struct ClipScale {
-  const double* sum;
+  const Gradient* gradients;  // [count] in the host's memory, free again on return
+  int64_t count;              // 0 or more
   float *norm, *scale;
   double max_norm;
 };
 
 template <class Backend>
 void adamw(Backend, const AdamW&, Stream);
-template <class Backend>
-void sum_of_squares(Backend, const SumOfSquares&, Stream);
 template <class Backend>
 void clip_scale(Backend, const ClipScale&, Stream);
 

@@ -1,4 +1,4 @@
-// AdamW on a CPU: one pass, bound by memory.
+// AdamW and the gradients' norm on a CPU: one pass each, bound by memory. Threads share the chunks of all tensors.
 #include "kernels/adamw/adamw.h"
 
 #include "kernels/cpu_math.h"
@@ -7,13 +7,30 @@
 namespace nanovlm::kernels {
 namespace {
 
+template <class Tensor>
+int64_t chunks_of(const Tensor* tensors, int64_t count, int64_t chunk) {
+  int64_t chunks = 0;
+  for (int64_t i = 0; i < count; ++i) chunks += ceil_div(tensors[i].n, chunk);
+  return chunks;
+}
+
+// Chunks are counted through all tensors. Calls f(tensor, first element, last + 1) for each of [begin, end), in order.
+template <class Tensor, class F>
+void for_chunks(const Tensor* tensors, int64_t chunk, int64_t begin, int64_t end, const F& f) {
+  for (int64_t before = 0; before < end; ++tensors) {
+    const int64_t n = tensors->n, chunks = ceil_div(n, chunk), rest = end - before;
+    for (int64_t i = begin > before ? begin - before : 0; i < chunks && i < rest; ++i)
+      f(*tensors, i * chunk, (i + 1) * chunk < n ? (i + 1) * chunk : n);
+    before += chunks;
+  }
+}
+
 template <bool kWithCopy>
-void adamw_range(const AdamW& a, int64_t begin, int64_t end) {
+void adamw_range(const AdamWTensor& a, float scale, int64_t begin, int64_t end) {
   float *p = a.p, *m = a.m, *v = a.v;
   const float* g = a.g;
   bf16* copy = a.copy;
   const AdamWCoefficients c = *a.coefficients;
-  const float scale = a.scale ? *a.scale : 1.0f;
 #pragma omp simd
   for (int64_t i = begin; i < end; ++i) {
     const float slope = g[i] * scale;
@@ -28,20 +45,25 @@ void adamw_range(const AdamW& a, int64_t begin, int64_t end) {
 
 template <>
 void adamw(ThisBackend, const AdamW& a, Stream) {
+  constexpr int64_t kChunk = 4096;
   if (a.only_if_finite && !std::isfinite(*a.only_if_finite)) return;
-  parallel_elements(a.n, [&](int64_t begin, int64_t end) {
-    a.copy ? adamw_range<true>(a, begin, end) : adamw_range<false>(a, begin, end);
+  const float scale = a.scale ? *a.scale : 1.0f;
+  parallel_for(chunks_of(a.tensors, a.count, kChunk), kGrain / kChunk, [&](int64_t first, int64_t last) {
+    for_chunks(a.tensors, kChunk, first, last, [&](const AdamWTensor& tensor, int64_t begin, int64_t end) {
+      tensor.copy ? adamw_range<true>(tensor, scale, begin, end) : adamw_range<false>(tensor, scale, begin, end);
+    });
   });
 }
 
 template <>
-void sum_of_squares(ThisBackend, const SumOfSquares& a, Stream) {
-  *a.sum = (a.accumulate ? *a.sum : 0) + sum_in_chunks<true>(a.x, a.n);
-}
-
-template <>
 void clip_scale(ThisBackend, const ClipScale& a, Stream) {
-  const double norm = std::sqrt(*a.sum), factor = a.max_norm / (norm + 1e-6);
+  const int64_t chunks = chunks_of(a.gradients, a.count, kSumChunk);
+  const double sum = sum_of_chunks(chunks, [&](int64_t first, int64_t last, double* sums) {
+    for_chunks(a.gradients, kSumChunk, first, last, [&](const Gradient& gradient, int64_t begin, int64_t end) {
+      *sums++ = sum_chunk<true>(gradient.x + begin, end - begin);
+    });
+  });
+  const double norm = std::sqrt(sum), factor = a.max_norm / (norm + 1e-6);
   *a.norm = static_cast<float>(norm);
   *a.scale = static_cast<float>(factor > 1 ? 1 : factor);
 }

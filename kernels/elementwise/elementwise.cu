@@ -1,5 +1,5 @@
 // Elementwise arithmetic on a GPU: a thread a vector of 16 bytes, fp32 arithmetic, rounded once on store. Bound by
-// memory. The sum is in kernels/sum.cuh.
+// memory. The sum's chunks are in kernels/sum.cuh.
 #include "kernels/elementwise/elementwise.h"
 
 #include "kernels/elements.cuh"
@@ -59,6 +59,18 @@ __global__ void unit_range_kernel(const uint8_t* x, float* y, int64_t n, bool ve
   });
 }
 
+// sums[b] = sum of chunk b of x
+__global__ void chunk_sums_kernel(const float* x, double* sums, int64_t n) {
+  const int64_t first = int64_t(blockIdx.x) * kSumChunk;
+  const double sum = chunk_sum<false>(x + first, min(kSumChunk, n - first));
+  if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+
+__global__ void total_kernel(const double* sums, int64_t chunks, float* y) {
+  const double sum = total_of(sums, chunks);
+  if (threadIdx.x == 0) *y = static_cast<float>(sum);
+}
+
 }  // namespace
 
 template <>
@@ -102,7 +114,11 @@ void scale(ThisBackend, const Scale& a, Stream stream) {
 
 template <>
 void sum(ThisBackend, const Sum& a, Stream stream) {
-  sum_in_chunks<false>("sum", a.x, a.y, a.n, false, stream);
+  const int64_t chunks = ceil_div(a.n, kSumChunk);
+  Scratch scratch("sum", stream, std::max(chunks, int64_t{1}) * int64_t{sizeof(double)});
+  void* const sums = scratch.floats();
+  if (chunks > 0) launch("sum", chunk_sums_kernel, {chunks, kSumThreads, 0, stream}, a.x, sums, a.n);
+  launch("total", total_kernel, {1, kSumThreads, 0, stream}, sums, chunks, a.y);
 }
 
 template <>

@@ -75,7 +75,13 @@ void scale(ThisBackend, const Scale& a, Stream) {
 
 template <>
 void sum(ThisBackend, const Sum& a, Stream) {
-  *a.y = static_cast<float>(sum_in_chunks<false>(a.x, a.n));
+  const double sum = sum_of_chunks(ceil_div(a.n, kSumChunk), [&](int64_t begin, int64_t end, double* sums) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = i * kSumChunk, left = a.n - first;
+      *sums++ = sum_chunk<false>(a.x + first, left < kSumChunk ? left : kSumChunk);
+    }
+  });
+  *a.y = static_cast<float>(sum);
 }
 
 template <>
