@@ -208,6 +208,7 @@ __global__ void pipelined_sums(const __grid_constant__ TensorMap from, float* ou
         const Vec<float, 8> entries = load_floats<8>(box + i);
         for (int e = 0; e < 8; ++e) sum += entries[e];
       }
+      fence_async_proxy();  // the copy engine writes next where this thread has read
       if (kBug != Pipeline::released_early) arrive_expecting(&empty[stage], 0);
     }
   }

@@ -149,9 +149,10 @@ void Checker::check_race_of(const Races::Actor& actor, SiteId site, const void* 
   if (!conflict.found) return;
   const Index other = block_->thread_index(conflict.thread);
   const char* kind = !conflict.before_wrote ? "read/write" : conflict.now_wrote ? "write/write" : "write/read";
-  fault(site, text("race, ", kind, " of ", shared ? "shared" : "global", " memory: ",
-                   sites_.description(conflict.before), " by thread (", other.x, ',', other.y, ',', other.z, ") of ",
-                   conflict.same_block ? "this block" : "another block", " <-> ", sites_.description(site)));
+  fault(site,
+        text(conflict.unfenced ? "missing fence_async_proxy, " : "race, ", kind, " of ", shared ? "shared" : "global",
+             " memory: ", sites_.description(conflict.before), " by thread (", other.x, ',', other.y, ',', other.z,
+             ") of ", conflict.same_block ? "this block" : "another block", " <-> ", sites_.description(site)));
 }
 
 void Checker::copy_issued(const AsyncCopy& copy, Where where) {
@@ -169,10 +170,22 @@ void Checker::copy_done(const AsyncCopy& copy, Where where) {
   end_access();
 }
 
+void Checker::barrier_made(const void* barrier, Where where) {
+  races_.clocks().barrier_made(block_->thread(), barrier);
+  check_race(sites_.of_wrapper("arrivals_init", where), barrier, sizeof(uint64_t), true, false);
+  end_access();
+}
+
 void Checker::barrier_used(const char* operation, const void* barrier, Where where) {
   if (!races_.clocks().knows(block_->thread(), barrier))
     fault(sites_.of_wrapper(operation, where),
           text("race: ", operation, " on a barrier that another thread made, and nothing orders that before"));
+  end_access();
+}
+
+void Checker::engine_counts(const void* barrier, Where where) {
+  const Races::Actor engine = races_.copy_engine(block_->thread(), barrier);
+  check_race_of(engine, sites_.of_wrapper("copy_box", where), barrier, sizeof(uint64_t), false, false);
   end_access();
 }
 
@@ -181,25 +194,21 @@ void Checker::engine_reads(const void* address, int bytes, const void* barrier, 
   const SiteId site = sites_.of_wrapper("copy_box (source)", where);
   if (space_of(address) == Space::device && !memory_.live(address, bytes))
     fault(site, text("out of bounds: read of ", bytes, " bytes ", memory_.describe(address)));
-  Races::Actor engine = races_.thread(block_->thread());
-  engine.when = races_.clocks().of_copies(barrier);
-  check_race_of(engine, site, address, bytes, false, false);
+  check_race_of(races_.copy_engine(block_->thread(), barrier), site, address, bytes, false, false);
   requests_.add(block_->warp(), block_->lane(), block_->lanes(), site,
                 {reinterpret_cast<uintptr_t>(address), bytes, false, false});
   end_access();
 }
 
 void Checker::engine_fills(const void* address, int bytes, const void* barrier, Where where) {
-  Races::Actor engine = races_.thread(block_->thread());
-  engine.when = races_.clocks().of_copies(barrier);
-  check_race_of(engine, sites_.of_wrapper("copy_box", where), address, bytes, true, false);
+  const SiteId site = sites_.of_wrapper("copy_box", where);
+  check_race_of(races_.copy_engine(block_->thread(), barrier), site, address, bytes, true, false);
   set_shared(address, bytes, Byte::in_flight);
   end_access();
 }
 
 void Checker::product_issued(uint32_t group) {
-  const int warp = block_->warp();
-  product_ = {block_->thread(), races_.clocks().view_of_tensor_cores(warp), races_.clocks().of_products(warp, group)};
+  product_ = races_.tensor_cores(block_->thread(), block_->warp(), group);
 }
 
 void Checker::product_reads(const void* address, int bytes, Where where) {

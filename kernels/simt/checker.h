@@ -26,6 +26,7 @@ class Checker {
   void warp_barrier(int warp) { races_.clocks().warp_barrier(warp); }
   void warp_met(int warp) { requests_.warp_met(warp); }
   void fence() { races_.fence(block_->thread()); }
+  void fence_proxy() { races_.clocks().fence_proxy(block_->thread()); }
 
   // An access of the running thread: by an instruction, a wrapper, an atomic.
   void access(const void* instruction, const void* address, int bytes, bool write);
@@ -35,13 +36,14 @@ class Checker {
   void copy_issued(const AsyncCopy& copy, Where where);
   void copy_done(const AsyncCopy& copy, Where where);
   // mbarriers (hopper.h), which order accesses: made, arrived at, a phase's end, a wait that found one.
-  void barrier_made(const void* barrier) { races_.clocks().barrier_made(block_->thread(), barrier); }
+  void barrier_made(const void* barrier, Where where);
   void barrier_used(const char* operation, const void* barrier, Where where);
   void arrived(const void* barrier) { races_.clocks().arrived(block_->thread(), barrier); }
   void phase_ended(const void* barrier) { races_.clocks().phase_ended(barrier); }
   void waited(const void* barrier) { races_.clocks().waited(block_->thread(), barrier); }
-  // The copy engine's copies, which count at `barrier`: rows it reads, and shared memory it writes from the issue on;
-  // `filled` once it may be read.
+  // The copy engine's copies, which count at `barrier` and must find it made and fenced: rows it reads, and shared
+  // memory it writes from the issue on; `filled` once it may be read.
+  void engine_counts(const void* barrier, Where where);
   void engine_reads(const void* address, int bytes, const void* barrier, Where where);
   void engine_fills(const void* address, int bytes, const void* barrier, Where where);
   void filled(const void* address, int bytes) { set_shared(address, bytes, Byte::written); }

@@ -14,14 +14,19 @@ void Clocks::begin_block(int threads) {
   barriers_.clear();
 }
 
-void Clocks::join(Seen& to, const Seen& from) {
+void Clocks::join(Times& to, const Times& from) {
   if (to.size() < from.size()) to.resize(from.size());
   for (size_t actor = 0; actor < from.size(); ++actor) to[actor] = std::max(to[actor], from[actor]);
 }
 
-void Clocks::raise(Seen& seen, size_t actor, uint32_t time) {
-  if (seen.size() <= actor) seen.resize(actor + 1);
-  seen[actor] = std::max(seen[actor], time);
+void Clocks::raise(Times& times, size_t actor, uint32_t time) {
+  if (times.size() <= actor) times.resize(actor + 1);
+  times[actor] = std::max(times[actor], time);
+}
+
+void Clocks::meet(Times& common, const Times& other) {
+  common.resize(std::min(common.size(), other.size()));
+  for (size_t actor = 0; actor < common.size(); ++actor) common[actor] = std::min(common[actor], other[actor]);
 }
 
 int Clocks::lanes_end(int warp) const { return std::min(threads_, (warp + 1) * kWarpLanes); }
@@ -40,9 +45,19 @@ void Clocks::warp_barrier(int warp) {
   Seen all;
   for (int t = warp * kWarpLanes; t < lanes_end(warp); ++t) {
     join(all, seen_[index(t)]);
-    raise(all, index(t), clock_);  // goes on with what one of them releases
+    raise(all.all, index(t), clock_);  // goes on with what one of them releases
   }
   for (int t = warp * kWarpLanes; t < lanes_end(warp); ++t) seen_[index(t)] = all;
+}
+
+void Clocks::fence_proxy(int thread) {
+  asynchronous_ = true;
+  Seen& seen = seen_[index(thread)];
+  join(seen.fenced, seen.all);
+  const int warp = thread / kWarpLanes;
+  for (int t = 0; t < threads_; ++t) raise(seen.fenced, index(t), block_barrier_);
+  for (int t = warp * kWarpLanes; t < lanes_end(warp); ++t) raise(seen.fenced, index(t), warp_barriers_[warp]);
+  raise(seen.fenced, index(thread), ++clock_);
 }
 
 size_t Clocks::number_of(const void* barrier) const {
@@ -56,7 +71,7 @@ void Clocks::barrier_made(int thread, const void* barrier) {
   const Stamp now = of_thread(thread);
   for (Barrier& made : barriers_)
     if (made.address == barrier) {
-      made.made = now, made.arriving.clear();  // phases go on counting: old stamps stay old
+      made.made = now, made.arriving = {};  // phases go on counting: old stamps stay old
       return;
     }
   barriers_.push_back({barrier, now, 0, {}, {}});
@@ -65,28 +80,27 @@ void Clocks::barrier_made(int thread, const void* barrier) {
 void Clocks::arrived(int thread, const void* barrier) {
   Seen& arriving = of(barrier).arriving;
   join(arriving, seen_[index(thread)]);
-  raise(arriving, index(thread), ++clock_);
+  raise(arriving.all, index(thread), ++clock_);
 }
 
 void Clocks::phase_ended(const void* barrier) {
   const size_t number = number_of(barrier);
   Barrier& ended = barriers_[number];
   join(ended.ended, ended.arriving);
-  ended.arriving.clear();
-  raise(ended.ended, copies_at(number), ++ended.phases);
+  ended.arriving = {};
+  raise(ended.ended.all, copies_at(number), ++ended.phases);
 }
 
 void Clocks::products_done(int warp, uint32_t groups) {
   asynchronous_ = true;
-  for (int t = warp * kWarpLanes; t < lanes_end(warp); ++t) raise(seen_[index(t)], tensor_cores(warp), groups);
+  for (int t = warp * kWarpLanes; t < lanes_end(warp); ++t) raise(seen_[index(t)].all, tensor_cores(warp), groups);
 }
 
 Clocks::View Clocks::view_of_tensor_cores(int warp) {
   common_ = seen_[index(warp * kWarpLanes)];
   for (int t = warp * kWarpLanes + 1; t < lanes_end(warp); ++t) {
-    const Seen& seen = seen_[index(t)];
-    common_.resize(std::min(common_.size(), seen.size()));
-    for (size_t actor = 0; actor < common_.size(); ++actor) common_[actor] = std::min(common_[actor], seen[actor]);
+    meet(common_.all, seen_[index(t)].all);
+    meet(common_.fenced, seen_[index(t)].fenced);
   }
   return {-1, warp, &common_};
 }

@@ -5,6 +5,13 @@
 // (vector clocks): who has waited for a phase has seen what the threads that arrived in it had done and seen. What the
 // copy engine and the tensor cores do is no thread's doing, not even that of the one that issued it: it is stamped with
 // the phase or the group that it counts in, and comes before whoever has waited for that, or has met one who had.
+//
+// Threads reach shared memory by the generic proxy, the copy engine and wgmma by the async proxy. What a thread has
+// done there comes before them only where fence_async_proxy stands somewhere on the way: after the access, in the
+// thread itself or in one that it comes before, and before the asynchronous work's issue (PTX ISA, "Causality Order": a
+// proxy fence along the base causality path; "Async Proxy" of cp.async.bulk and of wgmma). So fence, barrier, wgmma is
+// right, and so is barrier, fence, wgmma if every lane fences. The other way needs none: a wait for asynchronous work
+// implies it. Hence two readings of each actor: what has been seen of it, and what of that lies before a fence.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -20,7 +27,10 @@ class Clocks {
     uint32_t time = 0;
     uint16_t actor = 0;
   };
-  using Seen = std::vector<uint32_t>;  // by actor: everything stamped earlier; what lies beyond the end is 0
+  using Times = std::vector<uint32_t>;  // by actor; what lies beyond the end is 0
+  struct Seen {
+    Times all, fenced;  // everything stamped earlier; of threads, what a proxy fence has followed
+  };
   // Who acts: a thread, or (thread -1) the tensor cores of a warp, which have seen what all its lanes have.
   struct View {
     int thread, warp;
@@ -30,6 +40,7 @@ class Clocks {
   void begin_block(int threads);
   void block_barrier();
   void warp_barrier(int warp);
+  void fence_proxy(int thread);
 
   // mbarriers: made, arrived at, a phase's end, and a wait that found a phase ended.
   void barrier_made(int thread, const void* barrier);
@@ -55,7 +66,11 @@ class Clocks {
       if (stamp.actor == view.thread || stamp.time < block_barrier_) return true;
       if (stamp.actor / kWarpLanes == view.warp && stamp.time < warp_barriers_[view.warp]) return true;
     }
-    return stamp.actor < view.seen->size() && stamp.time < (*view.seen)[stamp.actor];
+    return earlier(stamp, view.seen->all);
+  }
+  // Whether asynchronous work issued now comes after that; what is asynchronous itself needs no fence.
+  bool fenced(Stamp stamp, const View& view) const {
+    return stamp.actor >= threads_ || earlier(stamp, view.seen->fenced);
   }
 
  private:
@@ -67,8 +82,13 @@ class Clocks {
   };
 
   static size_t index(int i) { return static_cast<size_t>(i); }
-  static void join(Seen& to, const Seen& from);
-  static void raise(Seen& seen, size_t actor, uint32_t time);
+  static bool earlier(Stamp stamp, const Times& times) {
+    return stamp.actor < times.size() && stamp.time < times[stamp.actor];
+  }
+  static void join(Times& to, const Times& from);
+  static void join(Seen& to, const Seen& from) { join(to.all, from.all), join(to.fenced, from.fenced); }
+  static void raise(Times& times, size_t actor, uint32_t time);
+  static void meet(Times& common, const Times& other);
   uint16_t tensor_cores(int warp) const { return static_cast<uint16_t>(threads_ + warp); }
   uint16_t copies_at(size_t barrier) const {
     return static_cast<uint16_t>(index(threads_ + (threads_ + kWarpLanes - 1) / kWarpLanes) + barrier);

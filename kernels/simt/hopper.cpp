@@ -144,6 +144,7 @@ void perform(const BoxCopy& copy) {
 
 // What a copy will read and write, from now on until its phase has been waited for.
 void check_copy(const BoxCopy& copy, Checker& checker) {
+  checker.engine_counts(copy.barrier, copy.where);
   const TensorMap& from = copy.from;
   const int64_t left = std::min<int64_t>(from.columns - copy.column, kernels::kBoxColumns);
   for (int64_t row = std::max(copy.row, 0); row < std::min<int64_t>(from.rows, copy.row + from.box_rows); ++row)
@@ -259,7 +260,7 @@ void arrivals_init(uint64_t* barrier, int threads, Where where) {
   arrivals_of(barrier, "arrivals_init", where);
   if (threads < 1 || threads > Arrivals::kMostThreads)
     current_block->fail(where, "arrivals_init for ", threads, " threads, but a block has 1 to 1024");
-  if (Checker* checker = current_block->checker()) checker->barrier_made(barrier);
+  if (Checker* checker = current_block->checker()) checker->barrier_made(barrier, where);
   set(barrier, {Arrivals::kMade, 0, static_cast<uint32_t>(threads), static_cast<uint32_t>(threads), 0});
 }
 
@@ -296,7 +297,10 @@ void wait_phase(uint64_t* barrier, int parity, Where where) {
   if (Checker* checker = current_block->checker()) checker->waited(barrier);
 }
 
-void fence_async_proxy(Where where) { current_block->note("fence_async_proxy", where); }
+void fence_async_proxy(Where where) {
+  current_block->note("fence_async_proxy", where);
+  if (Checker* checker = current_block->checker()) checker->fence_proxy();
+}
 
 void copy_box(void* shared, const TensorMap& from, int row, int column, uint64_t* barrier, Where where) {
   Block& block = *current_block;

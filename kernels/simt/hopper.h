@@ -31,7 +31,9 @@ void arrivals_init(uint64_t* barrier, int threads, Where where = Where::here());
 void arrive_expecting(uint64_t* barrier, int bytes, Where where = Where::here());
 // Waits for the end of the phase of this parity: 0 for the first, 1 for the second, 0 for the third ...
 void wait_phase(uint64_t* barrier, int parity, Where where = Where::here());
-// Orders this thread's accesses of shared memory before those of the copy engine and of wgmma.
+// Orders accesses of shared memory by this thread, and by those it has met, before what the copy engine and wgmma do
+// there once they are issued after it: here, or by threads that meet this one. Without it neither a barrier nor an
+// mbarrier does. Not needed after waiting for asynchronous work. PTX ISA, "Async Proxy".
 void fence_async_proxy(Where where = Where::here());
 
 // Starts copying the box at row, column into rows of 128 bytes, zeros for what lies outside the matrix; its bytes count

@@ -52,8 +52,12 @@ Races::Conflict Races::access(const Actor& actor, const Access& access, bool ato
     now.bytes = static_cast<uint8_t>((at >= address ? 1 : 0) | (at + 1 < end ? 2 : 0));
     const auto compare = [&](const Stamp& before, bool before_wrote) {
       if (conflict.found || (before.bytes & now.bytes) == 0 || (before.atomic && atomic)) return;
-      if (ordered(before, actor.view, access.shared)) return;
-      conflict = {true, before_wrote, access.write, before.site, before.thread, before.run == run_};
+      const bool same_block = before.run == run_;
+      const bool in_order = ordered(before, actor.view, access.shared);
+      const bool unfenced =
+          in_order && actor.asynchronous && access.shared && same_block && !clocks_.fenced(before.when, actor.view);
+      if (in_order && !unfenced) return;
+      conflict = {true, before_wrote, access.write, before.site, before.thread, same_block, unfenced};
     };
     compare(cell.write, true);
     if (write) {

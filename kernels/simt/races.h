@@ -3,6 +3,9 @@
 // An access is stamped with its block and with when it was (clocks.h): within a block, barriers and waits are the only
 // order; shuffles and tensor-core instructions are none. Blocks of one launch are unordered, but for a fence and an
 // atomic before the other's atomic at the same address. Each cell of two bytes keeps its last write and two reads.
+// Asynchronous work in shared memory must also find a proxy fence between a thread's access and its own. As the manual
+// has it that holds of reads too, which a bulk copy overwrites: pipelines that leave it to the mbarrier alone are
+// named.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -24,6 +27,7 @@ class Races {
     SiteId before = 0;
     int thread = 0;  // of the earlier access, in its block
     bool same_block = false;
+    bool unfenced = false;  // ordered, but for the proxy fence
   };
 
   void begin_launch() { first_run_ = run_ + 1, releases_.clear(); }
@@ -38,8 +42,16 @@ class Races {
     int thread;
     Clocks::View view;
     Clocks::Stamp when;
+    bool asynchronous = false;
   };
   Actor thread(int thread) const { return {thread, clocks_.view_of(thread), clocks_.of_thread(thread)}; }
+  // What a thread has the copy engine do, counted at `barrier`, and a warp its tensor cores. Valid until the next one.
+  Actor copy_engine(int thread, const void* barrier) const {
+    return {thread, clocks_.view_of(thread), clocks_.of_copies(barrier), true};
+  }
+  Actor tensor_cores(int thread, int warp, uint32_t group) {
+    return {thread, clocks_.view_of_tensor_cores(warp), clocks_.of_products(warp, group), true};
+  }
 
   // Shared memory is another block's no more once that block has ended.
   Conflict access(const Actor& actor, const Access& access, bool atomic, SiteId site);
