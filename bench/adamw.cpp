@@ -1,7 +1,8 @@
 // bench/adamw [--parameters N] [--tensors N,...] [--dir step,norm] ...
 //
 // step: AdamW over all parameters, one large tensor or as many as a model has, with the clipping factor and, under
-// bf16, the rounded copy: 28 or 30 bytes a parameter at least. norm: what clipping needs, 4 bytes.
+// bf16, the rounded copy: 28 or 30 bytes a parameter at least. norm: what clipping needs, 4 bytes. naive: a launch a
+// tensor, a thread a parameter.
 #include "kernels/adamw/coefficients.h"
 
 #include <CLI/CLI.hpp>
@@ -9,6 +10,7 @@
 #include <memory>
 
 #include "bench/common/kernel_bench.h"
+#include "kernels/naive/naive.h"
 #include "tests/support/reference.h"
 
 using namespace nanovlm;
@@ -69,7 +71,7 @@ struct Operands {
     for (float& value : values) value *= value;
     return values;
   }
-  void step() const {
+  void step(bool naive) const {
     const auto* numbers = static_cast<const kernels::AdamWCoefficients*>(coefficients.data());
     std::vector<kernels::AdamWTensor> tensors;
     for (size_t i = 0; i < p.size(); ++i) {
@@ -78,7 +80,8 @@ struct Operands {
     }
     on(device, "adamw", [&](auto backend, Stream stream) {
       const auto count = static_cast<int64_t>(tensors.size());
-      kernels::adamw(backend, {tensors.data(), count, scale.f32(), scale.f32()}, stream);
+      const kernels::AdamW a{tensors.data(), count, scale.f32(), scale.f32()};
+      naive ? kernels::naive_adamw(backend, a, stream) : kernels::adamw(backend, a, stream);
     });
   }
   std::vector<Outcome> outcomes() const {
@@ -95,7 +98,14 @@ struct Operands {
 
 Instance step_instance(const std::vector<int64_t>& sizes, bool rounded_copy, const Device& device, uint64_t seed) {
   const auto x = std::make_shared<Operands>(sizes, rounded_copy, device, seed);
-  return {[x] { x->step(); }, [x] { return x->outcomes(); }, {}};
+  const auto other = std::make_shared<Operands>(sizes, rounded_copy, device, seed);  // starts where the first does
+  return {[x] { x->step(false); },
+          [x] { return x->outcomes(); },
+          {{"naive",
+            [other] { other->step(true); },
+            false,
+            [other] { return other->outcomes(); },
+            {"kernels/naive/naive.cu"}}}};
 }
 
 Instance norm_instance(const std::vector<int64_t>& sizes, const Device& device, uint64_t seed) {

@@ -4,8 +4,9 @@
 // lm: 9 query heads on 3 key/value heads, causal, RoPE applied on the way; vit: 12 heads, every patch sees every patch;
 // head size 64. decode: one token a sequence over a cache of `seq` keys. Least bytes: q, k, v, o once (and their
 // gradients). naive, on the cpu: scores, softmax and their product with the values one after the other, heads gathered
-// first. cudnn, on a GPU in bf16: cuDNN's attention on the same memory, between rotations by our own kernel where RoPE
-// is applied, since cuDNN has none; --rope 0 compares the bare products.
+// first; backward everywhere: probabilities and the scores' gradient stored, a thread an entry, after and before
+// rotations by our own kernel. cudnn, on a GPU in bf16: cuDNN's attention on the same memory, between rotations by our
+// own kernel where RoPE is applied, since cuDNN has none; --rope 0 compares the bare products.
 #include "kernels/attention/attention.h"
 
 #include <CLI/CLI.hpp>
@@ -18,6 +19,7 @@
 #include "bench/common/kernel_bench.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/naive/naive.h"
 #include "kernels/parallel.h"
 #include "kernels/rope/rope.h"
 #include "tests/support/attention_reference.h"
@@ -299,6 +301,42 @@ class Unfused {
   Tensor q_, k_, one_q_, one_k_, one_v_, one_o_, scores_, weights_;
 };
 
+// The gradient by plain kernels, with the probabilities and the scores' gradient stored. The first call makes room.
+class NaiveBackward {
+ public:
+  explicit NaiveBackward(const Operands& of) : x_(of), s_(of.s) {}
+
+  void operator()() {
+    if (!rotation_) prepare();
+    rotation_->turn(x_.q, q_, s_.H), rotation_->turn(x_.k, k_, s_.G);
+    kernels::AttentionShape shape = x_.shape();
+    shape.cos = shape.sin = nullptr;
+    on(q_.device(), "naive_attention_backward", [&](auto backend, Stream stream) {
+      kernels::naive_attention_backward(
+          backend,
+          {{shape, q_.data(), k_.data(), x_.v.data(), s_.H * s_.D, s_.G * s_.D, s_.G * s_.D, x_.o.data(), x_.d_o.data(),
+            x_.lse.f32(), x_.dq.data(), x_.dk.data(), x_.dv.data()},
+           delta_.f32(),
+           p_.f32(),
+           ds_.f32()},
+          stream);
+    });
+    rotation_->turn(x_.dq, x_.dq, s_.H, true), rotation_->turn(x_.dk, x_.dk, s_.G, true);
+  }
+
+ private:
+  void prepare() {
+    rotation_.emplace(x_);
+    q_ = rotation_->place(x_.q), k_ = rotation_->place(x_.k);
+    delta_ = empty_like(x_.lse), p_ = empty({s_.rows(), s_.H, s_.T}, DType::f32, x_.q.device()), ds_ = empty_like(p_);
+  }
+
+  const Operands& x_;
+  Problem s_;
+  std::optional<Rotation> rotation_;
+  Tensor q_, k_, delta_, p_, ds_;
+};
+
 // cuDNN on an instance's operands. Its first call makes room for what lies between steps, so that machines and builds
 // without cuDNN are left alone where it is not asked for, and clears what cuDNN is to write.
 class Cudnn {
@@ -366,6 +404,11 @@ Instance backward_instance(const Problem& s, const Device& device, uint64_t seed
   const auto x = std::make_shared<Operands>(s, device, seed);
   x->forward();
   Instance instance{[x] { x->backward(); }, [x] { return x->backward_outcomes(); }, {}};
+  if (!s.leftpad) {
+    const auto naive = std::make_shared<NaiveBackward>(*x);
+    instance.baselines.push_back(
+        {"naive", [x, naive] { (*naive)(); }, false, {}, {"kernels/naive/naive.cu", "kernels/rope/rope.cu"}});
+  }
   if (has_cudnn(s, device)) {
     const auto cudnn = std::make_shared<Cudnn>(*x, library);
     instance.baselines.push_back({"cudnn", [x, cudnn] { cudnn->backward(); }, true});

@@ -2,12 +2,13 @@
 //
 // Pictures of 224 x 224 in patches of 16 to 768 channels, with bias and position; backward the gradients of weight,
 // bias and position, as the model asks for them. Least bytes: images, weight, position and y once; backward images, dy,
-// position's gradient and dweight, which is added to.
+// position's gradient and dweight, which is added to. naive: a thread an entry, from the pixels where they lie.
 #include "kernels/patch_embedding/patch_embedding.h"
 
 #include <memory>
 
 #include "bench/common/kernel_bench.h"
+#include "kernels/naive/naive.h"
 #include "tests/support/reference.h"
 
 using namespace nanovlm;
@@ -40,23 +41,21 @@ struct Operands {
     dbias = zeros_like(bias), dposition = zeros_like(position);
     patches = empty({s.B * s.P(), s.K()}, s.dtype, device), rounded = empty({s.B * s.P(), s.C}, s.dtype, device);
   }
-  void forward() const {
+  void run(bool forward, bool naive) const {
+    const kernels::PatchEmbedding a{
+        images.f32(), weight.data(), bias.f32(), position.f32(), y.f32(), patches.data(), s.B, s.C, s.S, s.p, s.dtype};
+    const kernels::PatchEmbeddingBackward back{
+        images.f32(),   weight.data(), dy.f32(), dweight.f32(), dbias.f32(), dposition.f32(), nullptr, patches.data(),
+        rounded.data(), s.B,           s.C,      s.S,           s.p,         s.dtype};
     on(y.device(), "patch_embedding", [&](auto backend, Stream stream) {
-      kernels::patch_embedding(backend,
-                               {images.f32(), weight.data(), bias.f32(), position.f32(), y.f32(), patches.data(), s.B,
-                                s.C, s.S, s.p, s.dtype},
-                               stream);
+      if (forward)
+        naive ? kernels::naive_patch_embedding(backend, a, stream) : kernels::patch_embedding(backend, a, stream);
+      else
+        naive ? kernels::naive_patch_embedding_backward(backend, back, stream)
+              : kernels::patch_embedding_backward(backend, back, stream);
     });
   }
-  void backward() const {
-    on(y.device(), "patch_embedding_backward", [&](auto backend, Stream stream) {
-      kernels::patch_embedding_backward(
-          backend,
-          {images.f32(), weight.data(), dy.f32(), dweight.f32(), dbias.f32(), dposition.f32(), nullptr, patches.data(),
-           rounded.data(), s.B, s.C, s.S, s.p, s.dtype},
-          stream);
-    });
-  }
+  std::vector<Outcome> outcomes(bool forward) const { return forward ? forward_outcomes() : backward_outcomes(); }
   std::vector<Outcome> forward_outcomes() const {
     const auto of = [&]<class Real>(Type<Real>) {
       return reference::patch_embedding<Real>(values_of(images), values_of(weight), values_of(bias),
@@ -78,8 +77,14 @@ struct Operands {
 
 Instance instance_of(bool forward, const Problem& s, const Device& device, uint64_t seed) {
   const auto x = std::make_shared<Operands>(s, device, seed);
-  if (forward) return {[x] { x->forward(); }, [x] { return x->forward_outcomes(); }, {}};
-  return {[x] { x->backward(); }, [x] { return x->backward_outcomes(); }, {}};
+  const auto other = std::make_shared<Operands>(s, device, seed);  // gradients are added to
+  return {[=] { x->run(forward, false); },
+          [=] { return x->outcomes(forward); },
+          {{"naive",
+            [=] { other->run(forward, true); },
+            false,
+            [=] { return other->outcomes(forward); },
+            {"kernels/naive/naive.cu"}}}};
 }
 
 }  // namespace

@@ -16,8 +16,8 @@ BENCHES = os.path.abspath(sys.argv.pop(1))
 
 
 class BenchReport(unittest.TestCase):
-    def run_bench(self, *arguments, code=0):
-        command = [os.path.join(BENCHES, "adamw"), "--parameters", "1000", "--no-ptxas", *arguments]
+    def run_bench(self, *arguments, code=0, bench=("adamw", "--parameters", "1000")):
+        command = [os.path.join(BENCHES, bench[0]), *bench[1:], "--no-ptxas", *arguments]
         result = subprocess.run(command, capture_output=True, text=True)
         self.assertEqual(result.returncode, code, result.stderr)
         return result
@@ -48,6 +48,22 @@ class BenchReport(unittest.TestCase):
         self.assertTrue(rows)
         for row in rows:
             self.assertFalse({"sm_mhz_min", "sm_mhz_max", "mem_mhz", "throttle"} & set(row))
+
+    def test_naive_kernels_are_right(self):
+        """A bench checks what it measures: on simt where it is named, else beside ours."""
+        for bench in (
+            ("adamw", "--parameters", "1000", "--dir", "step", "--dtype", "bf16"),
+            ("attention", "--dir", "bwd", "--batch", "2", "--seq", "17", "--dtype", "bf16"),
+            ("patch_embedding", "--batch", "1", "--dtype", "bf16"),
+        ):
+            with self.subTest(bench[0]):
+                for impl, operation in (("all", "= " + bench[0]), ("naive", "= naive " + bench[0])):
+                    rows = json.loads(self.run_bench("--device", "simt", "--impl", impl, "--json", bench=bench).stdout)
+                    operations = {row["kernel"] for row in rows["rows"] if row["kernel"].startswith("=")}
+                    self.assertEqual(operations, {operation})
+                timed = ("--device", "cpu", "--min-time", "0.01", "--min-samples", "1", "--json")
+                rows = json.loads(self.run_bench(*timed, bench=bench).stdout)["rows"]
+                self.assertEqual({row["impl"] for row in rows}, {"ours", "naive"})
 
     def test_mistakes_are_named(self):
         line = self.run_bench("--device", "simt", "--csv", "/no/such/folder/x.csv", code=1).stderr

@@ -25,6 +25,8 @@ struct Baseline {
   std::string name;
   std::function<void()> run;
   bool foreign = false;  // not in our hands: where it throws or is wrong, the bench says so and goes on without it
+  std::function<std::vector<Outcome>()> outcomes = {};  // where it writes elsewhere than the instance
+  std::vector<std::string> sources = {};                // of CUDA kernels of its own
 };
 
 // An operation with operands of its own on a device.

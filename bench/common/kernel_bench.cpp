@@ -17,8 +17,9 @@ namespace {
 
 DType dtype_named(const std::string& name) { return name == "bf16" ? DType::bf16 : DType::f32; }
 
-// The largest error relative to the result's largest number. Ends the bench where one is not close; a baseline may
-// round more often than the operation.
+constexpr double kBaselineSlack = 10;  // a baseline may round more often than the operation
+
+// The largest error relative to the result's largest number. Ends the bench where one is not close.
 double checked_error(const Case& c, const std::string& impl, const std::vector<Outcome>& outcomes, double slack) {
   double worst = 0;
   for (const Outcome& o : outcomes) {
@@ -108,20 +109,35 @@ int KernelBench::measure(const Cases& cases) {
   return faults_.empty() ? exit_code : 1;
 }
 
-void KernelBench::report_case(const Case& c, [[maybe_unused]] const Device& device) {
+void KernelBench::report_case(const Case& c, const Device& device) {
+  const Instance instance = c.make(static_cast<uint64_t>(settings_.seed));
+  if (wanted("ours")) report_kernels(c, "ours", instance.run, instance.outcomes, device);
+  for (const Baseline& baseline : instance.baselines) {
+    if (!named(baseline.name)) continue;
+    Case other = c;
+    other.operation = baseline.name + ' ' + c.operation, other.sources = baseline.sources, other.excesses.clear();
+    report_kernels(other, baseline.name, baseline.run, baseline.outcomes ? baseline.outcomes : instance.outcomes,
+                   device);
+  }
+  note_absent(c, instance);
+}
+
+void KernelBench::report_kernels(const Case& c, [[maybe_unused]] const std::string& impl,
+                                 [[maybe_unused]] const std::function<void()>& run,
+                                 [[maybe_unused]] const std::function<std::vector<Outcome>()>& outcomes,
+                                 [[maybe_unused]] const Device& device) {
 #if defined(NANOVLM_SIMT_KERNELS)
   if (!settings_.no_ptxas) compiled_.compile(c.sources);
-  const Instance instance = c.make(static_cast<uint64_t>(settings_.seed));
   simt::Executor& executor = *device.context().executor;
   executor.clear_reports();
-  instance.run();
+  run();
   const std::vector<simt::KernelReport> reports = executor.reports();
-  checked_error(c, "ours", instance.outcomes(), 1);
+  checked_error(c, impl, outcomes(), impl == "ours" ? 1 : kBaselineSlack);
   for (Report::Row& row : static_rows(c, reports, compiled_)) report_.add(std::move(row));
   for (const std::string& line : wasteful_lines(reports)) report_.note(line);
   for (const KnownExcess& excess : c.excesses)
     report_.note(text(excess.kernel, ": known excess of ", excess.figure, ": ", excess.reason));
-  if (settings_.limits)
+  if (settings_.limits && impl == "ours")
     for (const std::string& line : beyond_limits(c, reports))
       faults_.push_back(text("beyond its limit, ", c.dir, ' ', name_of(c.dtype), ": ", line));
 #else
@@ -136,10 +152,8 @@ double KernelBench::product_ceiling(const Device& device, DType dtype) {
   return rate;
 }
 
-bool KernelBench::wanted(const std::string& impl) const {
-  const auto& impls = settings_.impls;
-  return std::find(impls.begin(), impls.end(), "all") != impls.end() ||
-         std::find(impls.begin(), impls.end(), impl) != impls.end();
+bool KernelBench::named(const std::string& impl) const {
+  return std::find(settings_.impls.begin(), settings_.impls.end(), impl) != settings_.impls.end();
 }
 
 void KernelBench::note_absent(const Case& c, const Instance& instance) {
@@ -159,21 +173,22 @@ void KernelBench::time_case(const Case& c, const Device& device) {
   std::vector<std::string> names;
   std::vector<double> errors;
   std::vector<std::function<void()>> calls;
-  const auto add = [&](const std::string& name, double slack, const auto& of) {
+  const auto add = [&](const std::string& name, double slack, const auto& of, const auto& outcomes) {
     if (!wanted(name)) return;
     of(sets[0])();
-    errors.push_back(checked_error(c, name, sets[0].outcomes(), slack));
+    errors.push_back(checked_error(c, name, outcomes(), slack));
     names.push_back(name);
     calls.push_back([&sets, of, turn = size_t{0}]() mutable { of(sets[turn++ % sets.size()])(); });
   };
-  add("ours", 1, [](const Instance& set) -> const std::function<void()>& { return set.run; });
+  add(
+      "ours", 1, [](const Instance& set) -> const std::function<void()>& { return set.run; }, sets[0].outcomes);
   for (size_t i = 0; i < sets[0].baselines.size(); ++i) {
     const Baseline& baseline = sets[0].baselines[i];
     const auto of = [i](const Instance& set) -> const std::function<void()>& { return set.baselines[i].run; };
     try {
       // What a library prepares at its first call is no part of its time.
       for (size_t set = 1; baseline.foreign && wanted(baseline.name) && set < sets.size(); ++set) of(sets[set])();
-      add(baseline.name, 10, of);
+      add(baseline.name, kBaselineSlack, of, baseline.outcomes ? baseline.outcomes : sets[0].outcomes);
     } catch (const std::exception& error) {
       if (!baseline.foreign) throw;
       report_.note(

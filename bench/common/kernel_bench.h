@@ -3,7 +3,8 @@
 //
 //   cpu, cuda   time beside baselines, in turns: percentiles, FLOPs, bytes, per cent of the ceilings measured in the
 //               same process and of the floor that they set
-//   simt        no time: what the CUDA kernels need and waste, counted by the executor, and the bound that follows
+//   simt        no time: what the CUDA kernels need and waste, counted by the executor, and the bound that follows; of
+//               baselines where --impl names them, since the executor takes its time over plain kernels
 #pragma once
 #include <functional>
 #include <string>
@@ -55,9 +56,12 @@ class KernelBench {
   int measure(const Cases& cases);
   void time_case(const Case& c, const Device& device);
   void report_case(const Case& c, const Device& device);
+  void report_kernels(const Case& c, const std::string& impl, const std::function<void()>& run,
+                      const std::function<std::vector<Outcome>()>& outcomes, const Device& device);
   Report::Row timed_row(const Case& c, const std::string& impl, const Timing& timing, double error, double peak) const;
   double product_ceiling(const Device& device, DType dtype);
-  bool wanted(const std::string& impl) const;
+  bool named(const std::string& impl) const;  // by --impl
+  bool wanted(const std::string& impl) const { return named("all") || named(impl); }
   void note_absent(const Case& c, const Instance& instance);  // what was asked for by name and is not there
 
   std::string subject_;
