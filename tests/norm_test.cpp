@@ -13,7 +13,7 @@ struct Case {
 };
 // One entry; one short of and one more than a vector or a warp; the models' own width; rows too long to be held; many
 // rows; held rows for more than one block of the parameters' gradients, each warp with several.
-constexpr Case kCases[] = {{1, 1}, {7, 31}, {9, 33}, {1, 576}, {7, 1000}, {300, 17}, {70, 132}};
+constexpr Case kCases[] = {{1, 1}, {7, 31}, {9, 33}, {1, 576}, {5, 578}, {3, 768}, {7, 1000}, {300, 17}, {70, 132}};
 
 // What a norm reads. Without `centered` it is RMSNorm, and b and db are null.
 struct Operands {

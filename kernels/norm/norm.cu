@@ -1,12 +1,13 @@
 // RMSNorm and LayerNorm on a GPU: bound by memory. RMSNorm is LayerNorm without mean and bias.
 //
 // Forward and dx: a warp owns a row. Rows of up to 768 columns in whole quads, which both models have, are held in
-// registers, so that each byte moves once; others are read again for each pass.
+// registers, so that each byte moves once; others are read again for each pass. The gradient of RMSNorm holds rows as
+// pairs: nine a lane are the decoder's 576 columns, where quads would be four and a half and leave lanes idle.
 // dw and db: for held rows the same kernel's warps walk over rows, a grid apart, and add them up in registers; a
 // block's sums are a line of scratch memory, and a second kernel adds the lines. Else one thread a column walks the
 // rows. The order of every sum is fixed by R and C alone. The gradient asks for all of a row, x, dy and dsum, before it
-// waits for any of it: up to 7.5 kB a warp are under way, 90 kB a multiprocessor, where the memory's rate times its
-// latency is some 30.
+// waits for any of it: up to 90 kB a multiprocessor are under way, where the memory's rate times its latency is
+// some 30.
 #include "kernels/norm/norm.h"
 
 #include "kernels/device.cuh"
@@ -14,35 +15,52 @@
 namespace nanovlm::kernels {
 namespace {
 
-constexpr int kWarps = 8;                               // a block
-constexpr int kBackwardWarps = 4, kBackwardBlocks = 3;  // a block, and blocks a multiprocessor: registers allow three
+constexpr int kWarps = 8, kBackwardWarps = 4;  // a block
 // Blocks of the gradient take at least so many rows each, lest their lines of scratch memory weigh; and are no more
-// than the 132 multiprocessors of an H100 hold at once, so that all end together.
-constexpr int64_t kLeastRows = 32, kMostBlocks = 132 * kBackwardBlocks;
-constexpr int kHeldSteps = 6;  // a lane holds this many quads of a row
-constexpr int kHeldColumns = kHeldSteps * kWarp * 4;
+// than the multiprocessors of an H100 hold at once, so that all end together.
+constexpr int64_t kLeastRows = 32, kMultiprocessors = 132;
 
-// Calls f(step, c) for the columns c ... c + width - 1 that this lane owns: width is 4 for held rows, else 1.
-template <bool kHeld, class F>
+// How the lanes of a warp hold a row: each has so many groups of neighbours, a warp's width apart. The gradient of
+// LayerNorm takes quads, that of RMSNorm pairs; kBlocks: as many as the registers of a multiprocessor then allow.
+struct Quads {
+  static constexpr int kWidth = 4, kSteps = 6, kColumns = kWidth * kSteps * kWarp, kBlocks = 3;
+  static constexpr bool kCentered = true;
+};
+template <int kPairs>
+struct Pairs {
+  static constexpr int kWidth = 2, kSteps = kPairs, kColumns = kWidth * kSteps * kWarp, kBlocks = kPairs <= 9 ? 4 : 3;
+  static constexpr bool kCentered = false;
+};
+struct Reread {
+  static constexpr int kWidth = 1, kSteps = 1;
+};
+
+template <class Held>
+bool holds_rows(int64_t C) {
+  return C % Held::kWidth == 0 && C <= Held::kColumns;
+}
+
+// Calls f(step, c) for the columns c ... c + kWidth - 1 that this lane owns.
+template <class Held, class F>
 __device__ void for_lane_columns(int64_t C, const F& f) {
   const int64_t lane = thread_in_block() % kWarp;
-  if constexpr (kHeld) {
+  if constexpr (Held::kSteps > 1) {
 #pragma unroll
-    for (int step = 0; step < kHeldSteps; ++step)
-      if (const int64_t c = lane * 4 + step * kWarp * 4; c < C) f(step, c);
+    for (int step = 0; step < Held::kSteps; ++step)
+      if (const int64_t c = (lane + step * kWarp) * Held::kWidth; c < C) f(step, c);
   } else {
     for (int64_t c = lane; c < C; c += kWarp) f(0, c);
   }
 }
 
 // Where not kCentered, a.b and a.m are null and the mean is taken as 0.
-template <class T, bool kCentered, bool kHeld>
+template <class T, bool kCentered, class Held>
 __global__ void norm_kernel(const LayerNorm a) {
-  constexpr int kWidth = kHeld ? 4 : 1;
+  constexpr int kWidth = Held::kWidth;
   const int64_t row = int64_t(blockIdx.x) * kWarps + thread_in_block() / kWarp, offset = row * a.C;
   if (row >= a.R) return;  // the whole warp leaves
 
-  Vec<float, kWidth> held[kHeld ? kHeldSteps : 1];
+  Vec<float, kWidth> held[Held::kSteps];
   float m = 0;
   const auto load = [&](int64_t c) {
     Vec<float, kWidth> x = load_floats<kWidth>(a.x + offset + c);
@@ -52,7 +70,7 @@ __global__ void norm_kernel(const LayerNorm a) {
     }
     return x;
   };
-  for_lane_columns<kHeld>(a.C, [&](int step, int64_t c) {
+  for_lane_columns<Held>(a.C, [&](int step, int64_t c) {
     const Vec<float, kWidth> x = load(c);
     held[step] = x;
     for (int i = 0; i < kWidth; ++i) m += x[i];
@@ -60,19 +78,19 @@ __global__ void norm_kernel(const LayerNorm a) {
   m = kCentered ? warp_sum(m) / static_cast<float>(a.C) : 0;
 
   const auto read = [&](int step, int64_t c) {
-    if constexpr (kHeld)
+    if constexpr (Held::kSteps > 1)
       return held[step];
     else
       return load(c);
   };
   float squares = 0;
-  for_lane_columns<kHeld>(a.C, [&](int step, int64_t c) {
+  for_lane_columns<Held>(a.C, [&](int step, int64_t c) {
     const Vec<float, kWidth> x = read(step, c);
     for (int i = 0; i < kWidth; ++i) squares += (x[i] - m) * (x[i] - m);
   });
   const float r = rsqrtf(warp_sum(squares) / static_cast<float>(a.C) + a.eps);
 
-  for_lane_columns<kHeld>(a.C, [&](int step, int64_t c) {
+  for_lane_columns<Held>(a.C, [&](int step, int64_t c) {
     const Vec<float, kWidth> x = read(step, c), w = load_floats<kWidth>(a.w + c);
     Vec<float, kWidth> y;
     for (int i = 0; i < kWidth; ++i) y[i] = (x[i] - m) * r * w[i];
@@ -89,91 +107,106 @@ __global__ void norm_kernel(const LayerNorm a) {
   }
 }
 
+// N neighbours as they lie in memory, by one access of 4, 8 or 16 bytes.
+template <int N, class T>
+__device__ Vec<T, N> load(const T* from) {
+  if constexpr (N * sizeof(T) == 16)
+    return ld16(from);
+  else if constexpr (N * sizeof(T) == 8)
+    return ld8(from);
+  else
+    return std::bit_cast<Vec<T, N>>(*reinterpret_cast<const uint32_t*>(from));
+}
+template <int N, class T>
+__device__ void store(T* to, const Vec<float, N>& value) {
+  if constexpr (N * sizeof(T) >= 8)
+    store_floats<N>(to, value);
+  else
+    *reinterpret_cast<uint32_t*>(to) = pack_bf16(value[0], value[1]);
+}
+
 // What a lane holds of a row, as it lies in memory; 0 beyond the row's end, and where there is no delta or dsum.
-template <class T>
+template <class T, class Held>
 struct HeldRow {
-  Vec<float, 4> x[kHeldSteps] = {}, dsum[kHeldSteps] = {};
-  Vec<T, 4> dy[kHeldSteps] = {}, delta[kHeldSteps] = {};
+  static constexpr int kWidth = Held::kWidth;
+  Vec<float, kWidth> x[Held::kSteps] = {}, dsum[Held::kSteps] = {};
+  Vec<T, kWidth> dy[Held::kSteps] = {}, delta[Held::kSteps] = {};
   float m = 0, r;
 
   // Nothing but loads, each with a predicate and no branch: all are under way before the first one is waited for.
   __device__ HeldRow(const LayerNormBackward& a, int64_t row) : r(a.r[row]) {
-    if (a.m) m = a.m[row];
-    for_lane_columns<true>(a.C, [&](int step, int64_t c) {
-      x[step] = ld16(a.x + row * a.C + c);
-      load(dy[step], static_cast<const T*>(a.dy) + row * a.C + c);
+    const int64_t offset = row * a.C;
+    if constexpr (Held::kCentered) m = a.m[row];
+    for_lane_columns<Held>(a.C, [&](int step, int64_t c) {
+      x[step] = load<kWidth>(a.x + offset + c);
+      dy[step] = load<kWidth>(static_cast<const T*>(a.dy) + offset + c);
     });
-    for_lane_columns<true>(a.delta ? a.C : 0, [&](int step, int64_t c) {
-      load(delta[step], static_cast<const T*>(a.delta) + row * a.C + c);
+    for_lane_columns<Held>(a.delta ? a.C : 0, [&](int step, int64_t c) {
+      delta[step] = load<kWidth>(static_cast<const T*>(a.delta) + offset + c);
     });
-    for_lane_columns<true>(a.dsum ? a.C : 0, [&](int step, int64_t c) { dsum[step] = ld16(a.dsum + row * a.C + c); });
-  }
-
- private:
-  static __device__ void load(Vec<T, 4>& to, const T* from) {
-    if constexpr (sizeof(T) == 2)
-      to = ld8(from);
-    else
-      to = ld16(from);
+    for_lane_columns<Held>(a.dsum ? a.C : 0,
+                           [&](int step, int64_t c) { dsum[step] = load<kWidth>(a.dsum + offset + c); });
   }
 };
 
 // Adds a warp's part of a line to that of the warps before it; the last one stores the sum.
-__device__ void add_line(float* shared, float* global, int turn, Vec<float, 4> part) {
+template <int N>
+__device__ void add_line(float* shared, float* global, int turn, Vec<float, N> part) {
   if (turn > 0) {
-    const Vec<float, 4> before = ld16(shared);
-    for (int i = 0; i < 4; ++i) part[i] += before[i];
+    const Vec<float, N> before = load<N>(shared);
+    for (int i = 0; i < N; ++i) part[i] += before[i];
   }
-  st16(turn < kBackwardWarps - 1 ? shared : global, part);
+  store(turn < kBackwardWarps - 1 ? shared : global, part);
 }
 
 // dx of held rows, and the block's part of dw and db: a line of `parts` [blocks, 2, C], or none where parts is null.
-template <class T, bool kCentered>
-__global__ void __launch_bounds__(kBackwardWarps* kWarp, kBackwardBlocks)
+template <class T, class Held>
+__global__ void __launch_bounds__(kBackwardWarps* kWarp, Held::kBlocks)
     norm_backward_kernel(const LayerNormBackward a, float* parts) {
+  constexpr int kWidth = Held::kWidth;
   const int thread = thread_in_block(), warp = thread / kWarp, lane = thread % kWarp;
-  GPU_SHARED(float, w, [kHeldColumns]);
-  for (int c = thread; c < kHeldColumns; c += kBackwardWarps * kWarp) w[c] = c < a.C ? a.w[c] : 0;
+  GPU_SHARED(float, w, [Held::kColumns]);
+  for (int c = thread; c < Held::kColumns; c += kBackwardWarps * kWarp) w[c] = c < a.C ? a.w[c] : 0;
   __syncthreads();
-  Vec<float, 4> dw[kHeldSteps] = {}, db[kHeldSteps] = {};
+  Vec<float, kWidth> dw[Held::kSteps] = {}, db[Held::kSteps] = {};
 
   const int64_t stride = int64_t(gridDim.x) * kBackwardWarps;
   for (int64_t row = int64_t(blockIdx.x) * kBackwardWarps + warp; row < a.R; row += stride) {
-    const HeldRow<T> held(a, row);
-    Vec<float, 4> n[kHeldSteps];
+    const HeldRow<T, Held> held(a, row);
+    Vec<float, kWidth> n[Held::kSteps];
     float sum_g = 0, sum_gn = 0;
 #pragma unroll
-    for (int step = 0; step < kHeldSteps; ++step) {
-      const Vec<float, 4> scale = ld16(&w[(step * kWarp + lane) * 4]);
-      for (int i = 0; i < 4; ++i) {
+    for (int step = 0; step < Held::kSteps; ++step) {
+      const Vec<float, kWidth> scale = load<kWidth>(&w[(step * kWarp + lane) * kWidth]);
+      for (int i = 0; i < kWidth; ++i) {
         const float dy = static_cast<float>(held.dy[step][i]), g = dy * scale[i];
         n[step][i] = (held.x[step][i] + static_cast<float>(held.delta[step][i]) - held.m) * held.r;
         sum_g += g, sum_gn += g * n[step][i];
         dw[step][i] += dy * n[step][i];
-        if constexpr (kCentered) db[step][i] += dy;
+        if constexpr (Held::kCentered) db[step][i] += dy;
       }
     }
-    const float mean_g = kCentered ? warp_sum(sum_g) / static_cast<float>(a.C) : 0;
+    const float mean_g = Held::kCentered ? warp_sum(sum_g) / static_cast<float>(a.C) : 0;
     const float mean_gn = warp_sum(sum_gn) / static_cast<float>(a.C);
 
-    for_lane_columns<true>(a.C, [&](int step, int64_t c) {
-      const Vec<float, 4> scale = ld16(&w[c]);
-      Vec<float, 4> dx = held.dsum[step];
-      for (int i = 0; i < 4; ++i)
+    for_lane_columns<Held>(a.C, [&](int step, int64_t c) {
+      const Vec<float, kWidth> scale = load<kWidth>(&w[c]);
+      Vec<float, kWidth> dx = held.dsum[step];
+      for (int i = 0; i < kWidth; ++i)
         dx[i] += held.r * (static_cast<float>(held.dy[step][i]) * scale[i] - mean_g - n[step][i] * mean_gn);
-      store_floats<4>(a.dx + row * a.C + c, dx);
-      if (a.ddelta) store_floats<4>(static_cast<T*>(a.ddelta) + row * a.C + c, dx);
+      store(a.dx + row * a.C + c, dx);
+      if (a.ddelta) store(static_cast<T*>(a.ddelta) + row * a.C + c, dx);
     });
   }
 
   if (!parts) return;
-  GPU_SHARED(float, lines, [2][kHeldColumns]);
+  GPU_SHARED(float, lines, [2][Held::kColumns]);
   float* line = parts + int64_t(blockIdx.x) * 2 * a.C;
   for (int turn = 0; turn < kBackwardWarps; ++turn) {  // warps add in turn: a fixed order
     if (turn == warp)
-      for_lane_columns<true>(a.C, [&](int step, int64_t c) {
+      for_lane_columns<Held>(a.C, [&](int step, int64_t c) {
         add_line(&lines[0][c], line + c, turn, dw[step]);
-        if constexpr (kCentered) add_line(&lines[1][c], line + a.C + c, turn, db[step]);
+        if constexpr (Held::kCentered) add_line(&lines[1][c], line + a.C + c, turn, db[step]);
       });
     __syncthreads();
   }
@@ -196,10 +229,10 @@ __global__ void norm_backward_rereading_kernel(const LayerNormBackward a) {
   const auto n = [&](int64_t c) { return (sum_of<T>(a, offset + c) - m) * r; };
 
   float sum_g = 0, sum_gn = 0;
-  for_lane_columns<false>(a.C, [&](int, int64_t c) { sum_g += g(c), sum_gn += g(c) * n(c); });
+  for_lane_columns<Reread>(a.C, [&](int, int64_t c) { sum_g += g(c), sum_gn += g(c) * n(c); });
   const float mean_g = kCentered ? warp_sum(sum_g) / static_cast<float>(a.C) : 0;
   const float mean_gn = warp_sum(sum_gn) / static_cast<float>(a.C);
-  for_lane_columns<false>(a.C, [&](int, int64_t c) {
+  for_lane_columns<Reread>(a.C, [&](int, int64_t c) {
     const float dx = (a.dsum ? a.dsum[offset + c] : 0) + r * (g(c) - mean_g - n(c) * mean_gn);
     a.dx[offset + c] = dx;
     if (a.ddelta) static_cast<T*>(a.ddelta)[offset + c] = round_to<T>(dx);
@@ -236,33 +269,40 @@ __global__ void norm_parameters_kernel(const LayerNormBackward a) {
   if (kCentered) a.db[c] += db;
 }
 
-bool holds_rows(int64_t C) { return C % 4 == 0 && C <= kHeldColumns; }
-
 template <bool kCentered>
 void forward(const char* name, const LayerNorm& a, Stream stream) {
   const LaunchShape shape{ceil_div(a.R, kWarps), kWarps * kWarp, 0, stream};
   with_float(a.dtype, [&]<class T>(Type<T>) {
-    launch(name, holds_rows(a.C) ? norm_kernel<T, kCentered, true> : norm_kernel<T, kCentered, false>, shape, a);
+    launch(name, holds_rows<Quads>(a.C) ? norm_kernel<T, kCentered, Quads> : norm_kernel<T, kCentered, Reread>, shape,
+           a);
   });
+}
+
+template <class T, class Held>
+void backward_of_held(const char* name, const LayerNormBackward& a, Stream stream) {
+  const int64_t blocks = min(ceil_div(a.R, kLeastRows), kMultiprocessors * Held::kBlocks);
+  const LaunchShape shape{blocks, kBackwardWarps * kWarp, 0, stream};
+  float* const none = nullptr;
+  if (!a.dw) return launch(name, norm_backward_kernel<T, Held>, shape, a, none);
+  Scratch parts(name, stream, blocks * 2 * a.C * int64_t{sizeof(float)});
+  launch(name, norm_backward_kernel<T, Held>, shape, a, parts.floats());
+  launch("norm_add_parts", add_parts_kernel,
+         {{ceil_div(a.C, kWarp), Held::kCentered ? 2 : 1}, {kWarp, kWarp}, 0, stream}, parts.floats(), a.dw, a.db,
+         blocks, a.C);
 }
 
 template <bool kCentered>
 void backward(const char* name, const LayerNormBackward& a, Stream stream) {
   with_float(a.dtype, [&]<class T>(Type<T>) {
-    if (!holds_rows(a.C)) {
-      launch(name, norm_backward_rereading_kernel<T, kCentered>,
-             {ceil_div(a.R, kBackwardWarps), kBackwardWarps * kWarp, 0, stream}, a);
-      if (a.dw) launch("norm_parameters", norm_parameters_kernel<T, kCentered>, {ceil_div(a.C, 64), 64, 0, stream}, a);
-      return;
+    if constexpr (kCentered) {
+      if (holds_rows<Quads>(a.C)) return backward_of_held<T, Quads>(name, a, stream);
+    } else {
+      if (holds_rows<Pairs<9>>(a.C)) return backward_of_held<T, Pairs<9>>(name, a, stream);
+      if (holds_rows<Pairs<12>>(a.C)) return backward_of_held<T, Pairs<12>>(name, a, stream);
     }
-    const int64_t blocks = min(ceil_div(a.R, kLeastRows), kMostBlocks);
-    const LaunchShape shape{blocks, kBackwardWarps * kWarp, 0, stream};
-    float* const none = nullptr;
-    if (!a.dw) return launch(name, norm_backward_kernel<T, kCentered>, shape, a, none);
-    Scratch parts(name, stream, blocks * 2 * a.C * int64_t{sizeof(float)});
-    launch(name, norm_backward_kernel<T, kCentered>, shape, a, parts.floats());
-    launch("norm_add_parts", add_parts_kernel, {{ceil_div(a.C, kWarp), kCentered ? 2 : 1}, {kWarp, kWarp}, 0, stream},
-           parts.floats(), a.dw, a.db, blocks, a.C);
+    launch(name, norm_backward_rereading_kernel<T, kCentered>,
+           {ceil_div(a.R, kBackwardWarps), kBackwardWarps * kWarp, 0, stream}, a);
+    if (a.dw) launch("norm_parameters", norm_parameters_kernel<T, kCentered>, {ceil_div(a.C, 64), 64, 0, stream}, a);
   });
 }
 
