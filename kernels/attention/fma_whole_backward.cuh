@@ -4,11 +4,11 @@
 // A block owns a segment and key/value head, whose keys and values stay in shared memory. Queries of all its heads pass
 // by in tiles of 32 items (rows.cuh). A warp owns 16 keys: lane l makes p and ds of keys l / 8 + 4 i and the tile's
 // queries l % 8 + 8 j, and has quads l % 8 + 8 c of dk and dv of the same keys in registers. Since all keys are there,
-// dq of the tile is complete once every warp has left its ds in shared memory: one lane sums a quad of 4 queries.
+// dq of the tile is complete once every warp has left its ds in shared memory: a lane sums up quads of 4 queries.
 //
-// p and ds stay fp32; every sum belongs to one lane and has a fixed order. Bound by shared-memory reads: 8 for 16 quads
-// of multiply-adds in the scores, 12 for 32 in dk and dv, 2 for 4 in dq. A lane has 128 registers. 128 rows of head
-// size 64 take 8 warps and 102 KB, 256 rows 16 warps and 186 KB; a GPU that allows a block 163 KB does up to 208 rows.
+// p and ds stay fp32; sums have a fixed order. Bound by shared-memory reads: 8 for 16 quads of multiply-adds in the
+// scores, 12 for 32 in dk and dv, 2 for 4 in dq. A lane has 128 registers. 128 rows of head size 64 take 8 warps and
+// 102 KB, 256 rows 16 warps and 186 KB; a GPU that allows a block 163 KB does up to 208 rows.
 #pragma once
 #include "kernels/attention/fma_tiles.cuh"
 
@@ -29,7 +29,7 @@ struct WholeFma {
   static constexpr int kTileFloats = kTileRows * (2 * kStep + 3);  // q, do, lse, delta, row
   static constexpr int kParts = kWidth / 32;                       // quads of dk and dv that a lane has of a key
   static constexpr int kAcross = kWidth / 4;                       // lanes side by side in a row of dq
-  static constexpr int kDqRows = 128 / kAcross;                    // rows of dq that a warp makes at a time
+  static constexpr int kDqRows = 4;                                // of dq, that a warp makes at a time
   static_assert(kRecord % 32 == 8);
 
   float* memory;
@@ -99,20 +99,28 @@ struct WholeFma {
       for (int c = 0; c < kParts; ++c) reinterpret_cast<Quad*>(own + 4 * i * kRecord)[lane() % 8 + 8 * c] = sum[i][c];
   }
 
-  // Rows `first` ... of dq, kDqRows of them, from ds of the segment's first `seen` keys, in place of q. Made by a warp.
+  // Rows `first` ... of dq, kDqRows of them, from ds of the segment's first `seen` keys, in place of q. Made by a warp,
+  // whose groups of kAcross lanes take keys in turn.
   __device__ void make_dq(int first, int seen) const {
-    const int row = first + lane() / kAcross * 4, quad = lane() % kAcross;
-    Quad sum[4] = {};
+    constexpr int kGroups = kWarp / kAcross;
+    const int quad = lane() % kAcross;
+    Quad sum[kDqRows] = {};
 #pragma unroll 4
-    for (int key = 0; key < seen; ++key) {
-      const Quad w = Tiles::quads(weights(key) + row)[0], x = Tiles::quads(k(key))[quad];
+    for (int key = lane() / kAcross; key < seen; key += kGroups) {
+      const Quad w = Tiles::quads(weights(key) + first)[0], x = Tiles::quads(k(key))[quad];
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
+      for (int i = 0; i < kDqRows; ++i)
 #pragma unroll
         for (int d = 0; d < 4; ++d) sum[i][d] += w[i] * x[d];
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) reinterpret_cast<Quad*>(q(row + i))[quad] = sum[i];
+    for (int i = 0; i < kDqRows; ++i) {
+#pragma unroll
+      for (int d = 0; d < 4; ++d)
+#pragma unroll
+        for (int lanes = kAcross; lanes < kWarp; lanes *= 2) sum[i][d] += shfl_xor(sum[i][d], lanes);
+      if (lane() < kAcross) reinterpret_cast<Quad*>(q(first + i))[quad] = sum[i];
+    }
   }
 };
 
