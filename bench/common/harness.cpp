@@ -48,12 +48,17 @@ std::vector<Timing> time_in_turns(const std::vector<std::function<void()>>& fs, 
     calls.push_back(std::max(1, static_cast<int>(options.clock.shortest() / std::max(once, 1e-9))));
   }
   std::vector<std::vector<double>> samples(fs.size());
+  std::vector<double> taken(fs.size());
   const auto start = std::chrono::steady_clock::now();
   const double budget = options.min_seconds * static_cast<double>(fs.size());
   for (int n = 0; n < options.max_samples; ++n) {
     const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (n >= options.min_samples && elapsed >= budget) break;
-    for (size_t i = 0; i < fs.size(); ++i) samples[i].push_back(options.clock.seconds(fs[i], calls[i]));
+    for (size_t i = 0; i < fs.size(); ++i) {
+      if (n >= TimingOptions::kFewest && taken[i] >= options.max_seconds) continue;
+      samples[i].push_back(options.clock.seconds(fs[i], calls[i]));
+      taken[i] += samples[i].back() * calls[i];
+    }
   }
   std::vector<Timing> timings;
   for (auto& sample : samples) timings.push_back(summarise(std::move(sample)));

@@ -4,6 +4,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -28,6 +29,9 @@ struct Timing {
 struct TimingOptions {
   double min_seconds = 0.5;  // of measuring, after the warm-up
   int min_samples = 5, max_samples = 1000;
+  // An implementation that has taken so long has enough with kFewest samples: a plain one beside a fast one.
+  double max_seconds = std::numeric_limits<double>::infinity();
+  static constexpr int kFewest = 3;
   int warmup = 1;
   Clock clock = {};
 };

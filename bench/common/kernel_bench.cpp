@@ -61,9 +61,9 @@ KernelBench::KernelBench(const std::string& subject, const std::vector<std::stri
   app()
       .add_option(
           "--impl", s.impls,
-          "what is timed: all, or some of ours, naive, library, cublaslt, cudnn, as far as an operation has them")
+          "what is timed: all, or some of ours, naive, separate, library, cublaslt, cudnn, as far as there are any")
       ->delimiter(',')
-      ->check(CLI::IsMember({"all", "ours", "naive", "library", "cublaslt", "cudnn"}));
+      ->check(CLI::IsMember({"all", "ours", "naive", "separate", "library", "cublaslt", "cudnn"}));
   app()
       .add_option("--cache", s.cache,
                   "cold: operands rotate through three times the last cache's bytes; hot: they stay")
@@ -71,6 +71,9 @@ KernelBench::KernelBench(const std::string& subject, const std::vector<std::stri
       ->capture_default_str();
   app().add_option("--min-time", s.min_time, "seconds of measuring an implementation")->capture_default_str();
   app().add_option("--min-samples", s.min_samples, "timings of an implementation")->capture_default_str();
+  app()
+      .add_option("--max-time", s.max_time, "seconds after which three timings of an implementation are enough")
+      ->capture_default_str();
   app().add_option("--seed", s.seed, "of the operands")->capture_default_str();
   app().add_option("--compare", s.compare, "an earlier run's --json FILE: exit 1 where a figure has grown");
   app().add_option("--max-regress", s.max_regress, "by this many per cent")->capture_default_str();
@@ -200,8 +203,10 @@ void KernelBench::time_case(const Case& c, const Device& device) {
 
   const double peak = product_ceiling(device, c.dtype);
   GpuClocks clocks(device);
-  const std::vector<Timing> timings = time_in_turns(
-      calls, {.min_seconds = settings_.min_time, .min_samples = settings_.min_samples, .clock = Clock(device)});
+  const std::vector<Timing> timings = time_in_turns(calls, {.min_seconds = settings_.min_time,
+                                                            .min_samples = settings_.min_samples,
+                                                            .max_seconds = settings_.max_time,
+                                                            .clock = Clock(device)});
   const Report::Row clock_columns = clocks.stop();
   for (size_t i = 0; i < timings.size(); ++i) {
     Report::Row row = timed_row(c, names[i], timings[i], errors[i], peak);

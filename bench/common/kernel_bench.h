@@ -47,7 +47,7 @@ class KernelBench {
     std::vector<std::string> dtypes = {"bf16", "f32"}, directions, impls = {"all"};
     DeviceChoice device;
     std::string cache = "cold", compare;
-    double max_regress = 3, min_time = 0.5;
+    double max_regress = 3, min_time = 0.5, max_time = 2;
     int min_samples = 20;
     int64_t batch = 0, seed = 1;
     bool limits = false, no_ptxas = false;
