@@ -28,13 +28,7 @@ template <class F>
 void require_named(int line, const std::string& problem, const F& run) {
   for (const simt::Options& options : simt_runs()) {
     INFO(name_of(options));
-    simt::Executor executor(options);
-    std::string message = "no error";
-    try {
-      run(executor);
-    } catch (const simt::KernelError& e) {
-      message = e.what();
-    }
+    const std::string message = kernel_error(options, run);
     CAPTURE(message);
     CHECK(message.find("planted.cuh:" + std::to_string(line)) != std::string::npos);
     CHECK(message.find(problem) != std::string::npos);

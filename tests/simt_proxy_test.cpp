@@ -147,13 +147,7 @@ void check_named(const std::string& kind, const std::string& before, int before_
   const auto place = [](int line) { return "tests/simt_proxy_test.cpp:" + std::to_string(line); };
   for (const simt::Options& options : simt_runs()) {
     INFO(name_of(options));
-    simt::Executor executor(options);
-    std::string message = "no error";
-    try {
-      run(executor);
-    } catch (const simt::KernelError& e) {
-      message = e.what();
-    }
+    const std::string message = kernel_error(options, run);
     CAPTURE(message);
     CHECK(message.find(place(now_line) + ": missing fence_async_proxy, " + kind + " of shared memory: " + before +
                        " at ") != std::string::npos);

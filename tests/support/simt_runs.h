@@ -76,4 +76,16 @@ auto same_in_all_runs(const F& f) {
   return first;
 }
 
+// What run(executor) fails with, or "no error".
+template <class F>
+std::string kernel_error(const simt::Options& options, const F& run) {
+  simt::Executor executor(options);
+  try {
+    run(executor);
+  } catch (const simt::KernelError& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
 }  // namespace nanovlm::testing
