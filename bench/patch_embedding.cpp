@@ -75,16 +75,18 @@ struct Operands {
   }
 };
 
-Instance instance_of(bool forward, const Problem& s, const Device& device, uint64_t seed) {
+Instance instance_of(bool forward, bool with_naive, const Problem& s, const Device& device, uint64_t seed) {
   const auto x = std::make_shared<Operands>(s, device, seed);
-  const auto other = std::make_shared<Operands>(s, device, seed);  // gradients are added to
-  return {[=] { x->run(forward, false); },
-          [=] { return x->outcomes(forward); },
-          {{"naive",
-            [=] { other->run(forward, true); },
-            false,
-            [=] { return other->outcomes(forward); },
-            {"kernels/naive/naive.cu"}}}};
+  Instance instance{[=] { x->run(forward, false); }, [=] { return x->outcomes(forward); }, {}};
+  if (with_naive) {
+    const auto other = std::make_shared<Operands>(s, device, seed);  // gradients are added to
+    instance.baselines.push_back({"naive",
+                                  [=] { other->run(forward, true); },
+                                  false,
+                                  [=] { return other->outcomes(forward); },
+                                  {"kernels/naive/naive.cu"}});
+  }
+  return instance;
 }
 
 }  // namespace
@@ -112,7 +114,9 @@ int main(int argc, char** argv) {
         if (!forward)
           c.excesses = {{"patch_embedding", "bytes", 1.2,
                          "the weight's gradient reads dy after the position's, as bf16 once rounded"}};
-        c.make = [=, device = request.device](uint64_t seed) { return instance_of(forward, s, device, seed); };
+        c.make = [=, device = request.device, naive = request.impls.wanted("naive")](uint64_t seed) {
+          return instance_of(forward, naive, s, device, seed);
+        };
         cases.push_back(std::move(c));
       }
     return cases;

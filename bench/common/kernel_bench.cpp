@@ -43,6 +43,8 @@ std::vector<Instance> rotation(const Case& c, Instance first, bool cold, const D
 
 }  // namespace
 
+bool Impls::named(const std::string& impl) const { return std::find(names.begin(), names.end(), impl) != names.end(); }
+
 int64_t Request::suited(int64_t for_cuda, int64_t for_cpu, int64_t for_simt) const {
   return device.kind() == DeviceKind::cuda ? for_cuda : device.kind() == DeviceKind::cpu ? for_cpu : for_simt;
 }
@@ -60,7 +62,7 @@ KernelBench::KernelBench(const std::string& subject, const std::vector<std::stri
   app().add_option("--batch", s.batch, "samples; by default what suits the device")->check(CLI::PositiveNumber);
   app()
       .add_option(
-          "--impl", s.impls,
+          "--impl", s.impls.names,
           "what is timed: all, or some of ours, naive, separate, library, cublaslt, cudnn, as far as there are any")
       ->delimiter(',')
       ->check(CLI::IsMember({"all", "ours", "naive", "separate", "library", "cublaslt", "cudnn"}));
@@ -92,7 +94,7 @@ int KernelBench::run(int argc, char** argv, const Cases& cases) try {
 
 int KernelBench::measure(const Cases& cases) {
   const Device device = settings_.device.open();
-  Request request{device, {}, settings_.directions, settings_.batch};
+  Request request{device, {}, settings_.directions, settings_.batch, settings_.impls};
   for (const std::string& name : settings_.dtypes) request.dtypes.push_back(dtype_named(name));
   report_.set_device(device.name());
   const bool simt = device.kind() == DeviceKind::simt;
@@ -114,9 +116,9 @@ int KernelBench::measure(const Cases& cases) {
 
 void KernelBench::report_case(const Case& c, const Device& device) {
   const Instance instance = c.make(static_cast<uint64_t>(settings_.seed));
-  if (wanted("ours")) report_kernels(c, "ours", instance.run, instance.outcomes, device);
+  if (settings_.impls.wanted("ours")) report_kernels(c, "ours", instance.run, instance.outcomes, device);
   for (const Baseline& baseline : instance.baselines) {
-    if (!named(baseline.name)) continue;
+    if (!settings_.impls.named(baseline.name)) continue;
     Case other = c;
     other.operation = baseline.name + ' ' + c.operation, other.sources = baseline.sources, other.excesses.clear();
     report_kernels(other, baseline.name, baseline.run, baseline.outcomes ? baseline.outcomes : instance.outcomes,
@@ -155,12 +157,8 @@ double KernelBench::product_ceiling(const Device& device, DType dtype) {
   return rate;
 }
 
-bool KernelBench::named(const std::string& impl) const {
-  return std::find(settings_.impls.begin(), settings_.impls.end(), impl) != settings_.impls.end();
-}
-
 void KernelBench::note_absent(const Case& c, const Instance& instance) {
-  for (const std::string& name : settings_.impls) {
+  for (const std::string& name : settings_.impls.names) {
     const auto& all = instance.baselines;
     if (name != "all" && name != "ours" &&
         std::none_of(all.begin(), all.end(), [&](const Baseline& baseline) { return baseline.name == name; }))
@@ -177,7 +175,7 @@ void KernelBench::time_case(const Case& c, const Device& device) {
   std::vector<double> errors;
   std::vector<std::function<void()>> calls;
   const auto add = [&](const std::string& name, double slack, const auto& of, const auto& outcomes) {
-    if (!wanted(name)) return;
+    if (!settings_.impls.wanted(name)) return;
     of(sets[0])();
     errors.push_back(checked_error(c, name, outcomes(), slack));
     names.push_back(name);
@@ -190,7 +188,8 @@ void KernelBench::time_case(const Case& c, const Device& device) {
     const auto of = [i](const Instance& set) -> const std::function<void()>& { return set.baselines[i].run; };
     try {
       // What a library prepares at its first call is no part of its time.
-      for (size_t set = 1; baseline.foreign && wanted(baseline.name) && set < sets.size(); ++set) of(sets[set])();
+      for (size_t set = 1; baseline.foreign && settings_.impls.wanted(baseline.name) && set < sets.size(); ++set)
+        of(sets[set])();
       add(baseline.name, kBaselineSlack, of, baseline.outcomes ? baseline.outcomes : sets[0].outcomes);
     } catch (const std::exception& error) {
       if (!baseline.foreign) throw;

@@ -17,12 +17,21 @@
 
 namespace nanovlm::bench {
 
+// The implementations that --impl asks for.
+struct Impls {
+  std::vector<std::string> names = {"all"};
+
+  bool named(const std::string& impl) const;
+  bool wanted(const std::string& impl) const { return named("all") || named(impl); }
+};
+
 // What the command line asks for.
 struct Request {
   Device device;
   std::vector<DType> dtypes;
   std::vector<std::string> directions;
   int64_t batch = 0;  // 0: not said
+  Impls impls = {};
 
   int64_t suited(int64_t for_cuda, int64_t for_cpu, int64_t for_simt) const;
   int64_t batch_or(int64_t for_cuda, int64_t for_cpu, int64_t for_simt) const {
@@ -44,7 +53,8 @@ class KernelBench {
 
  private:
   struct Settings {
-    std::vector<std::string> dtypes = {"bf16", "f32"}, directions, impls = {"all"};
+    std::vector<std::string> dtypes = {"bf16", "f32"}, directions;
+    Impls impls;
     DeviceChoice device;
     std::string cache = "cold", compare;
     double max_regress = 3, min_time = 0.5, max_time = 2;
@@ -60,8 +70,6 @@ class KernelBench {
                       const std::function<std::vector<Outcome>()>& outcomes, const Device& device);
   Report::Row timed_row(const Case& c, const std::string& impl, const Timing& timing, double error, double peak) const;
   double product_ceiling(const Device& device, DType dtype);
-  bool named(const std::string& impl) const;  // by --impl
-  bool wanted(const std::string& impl) const { return named("all") || named(impl); }
   void note_absent(const Case& c, const Instance& instance);  // what was asked for by name and is not there
 
   std::string subject_;
