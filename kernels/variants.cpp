@@ -9,11 +9,12 @@ struct Variant {
   const char *operation, *kernel;
 };
 
-// Of each operation in the order in which it tries them.
+// Of each operation in the order in which it tries them; those of attention for one generation of GPUs only on request.
 constexpr Variant kVariants[] = {
     {"attention", "whole"},
     {"attention", "mma"},
     {"attention", "fma"},
+    {"attention", "wgmma"},
     {"attention_backward", "whole"},
     {"attention_backward", "mma"},
     {"attention_backward", "fma_whole"},

@@ -35,11 +35,21 @@ for tool in memcheck racecheck initcheck synccheck; do
 done
 unset NANOVLM_TEST_BACKEND
 
+# measure NAME BENCH [option ...]
+measure() {
+  echo "bench/$*" >&2
+  "$build/bench/$2" --device cuda "${@:3}" --json "$out/bench/$1.json" | tee "$out/bench/$1.txt" || failed+=("bench/$*")
+}
 for bench in "$build"/bench/*; do
   [[ "$("$bench" --help)" == *--device* ]] || continue  # the others measure the host
-  name=$(basename "$bench")
-  echo "bench/$name" >&2
-  "$bench" --device cuda --json "$out/bench/$name.json" | tee "$out/bench/$name.txt" || failed+=("bench/$name")
+  measure "$(basename "$bench")" "$(basename "$bench")"
+done
+# Attention's forward by wgmma waits for a time before it may be the default; bench/pixel_shuffle has both projectors.
+for kernel in whole wgmma; do
+  for preset in lm vit; do
+    measure "attention-$preset-$kernel" attention --preset "$preset" --rope 0 --dtype bf16 --dir fwd --impl ours,cudnn \
+      --kernel "attention=$kernel"
+  done
 done
 
 [ "${#failed[@]}" = 0 ] && exit

@@ -31,19 +31,33 @@ Backward backward(Backend backend, Stream stream, Operands& x, Buffer o, Buffer 
   return out;
 }
 
-// Calls f(Simt{}, stream, kernel) for every kernel of the operation that can do these operands, its own choice or not.
+// Whether the kernel for Hopper GPUs, which is taken on request alone, does them.
+bool fits_wgmma(const Operands& x) {
+  return x.dtype == DType::bf16 && x.setting.D == 64 && x.k_stride % 8 == 0 && x.longest() <= 208;
+}
+
+// Calls f(backend, stream, kernel) on simt and cuda for every kernel of the operation that can do these operands, its
+// own choice or not.
 template <class F>
 void for_each_kernel([[maybe_unused]] const Operands& x, [[maybe_unused]] bool gradient, [[maybe_unused]] const F& f) {
+  [[maybe_unused]] const auto kernels_of = [&](bool hopper) {
+    std::vector<const char*> kernels{"fma"};
+    if (gradient && x.setting.D <= 64 && x.longest() <= (hopper ? 256 : 112)) kernels.push_back("fma_whole");
+    if (x.dtype == DType::bf16 && (x.setting.D == 32 || x.setting.D == 64) && x.k_stride % 8 == 0)
+      kernels.push_back("mma");
+    if (hopper && !gradient && fits_wgmma(x)) kernels.push_back("wgmma");
+    return kernels;
+  };
 #if defined(NANOVLM_SIMT_KERNELS)
-  if (!is_tested("simt")) return;
-  std::vector<const char*> kernels{"fma"};
-  if (gradient && x.setting.D <= 64 && x.longest() <= 256) kernels.push_back("fma_whole");
-  if (x.dtype == DType::bf16 && (x.setting.D == 32 || x.setting.D == 64) && x.k_stride % 8 == 0)
-    kernels.push_back("mma");
-  for (const char* kernel : kernels) {
-    simt::Executor executor({.order = simt::Order::priorities, .seed = 3});
-    f(Simt{}, executor.stream(), kernel);
-  }
+  if (is_tested("simt"))
+    for (const char* kernel : kernels_of(true)) {
+      simt::Executor executor({.order = simt::Order::priorities, .seed = 3});
+      f(Simt{}, executor.stream(), kernel);
+    }
+#endif
+#if defined(NANOVLM_CUDA_KERNELS) && !defined(NANOVLM_SIMT_INSTRUMENTED)
+  if (is_tested("cuda") && gpu())
+    for (const char* kernel : kernels_of(gpu_is_hopper())) f(Cuda{}, gpu()->stream(), kernel);
 #endif
 }
 
@@ -91,6 +105,30 @@ TEST_CASE("a kernel that was asked for refuses what it does not do") {
   CHECK_THROWS_WITH(
       backward(Simt{}, executor.stream(), x, Buffer(saved.o, x.dtype), Buffer(saved.lse, DType::f32), "whole"),
       contains("attention_backward: kernel \"whole\" does not do"));
+}
+
+TEST_CASE("attention by wgmma gives the same bits in whatever order its threads and copies come") {
+  int cases = 0;
+  const auto check = [&](Operands& x) {
+    if (!fits_wgmma(x)) return;
+    ++cases;
+    same_in_all_runs([&](simt::Executor& executor) {
+      const Forward out = forward(Simt{}, executor.stream(), x, "wgmma");
+      Values values = out.o.values();
+      const Values lse = out.lse.values();
+      values.insert(values.end(), lse.begin(), lse.end());
+      return values;
+    });
+  };
+  for_each_case(check, kMostRowsTwice);
+  CHECK(cases > 0);
+}
+
+TEST_CASE("attention by wgmma refuses a longer segment than it holds") {
+  Operands x({{209}, 1, 1, 64, true, true}, DType::bf16, Random(1));
+  simt::Executor executor;
+  CHECK_THROWS_WITH(forward(Simt{}, executor.stream(), x, "wgmma"),
+                    contains("attention: kernel \"wgmma\" does not do"));
 }
 
 TEST_CASE("the fp32 gradient runs in one kernel where a block's shared memory holds the segment") {

@@ -64,8 +64,7 @@ std::string name_of(const Case& s) {
 template <class Backend>
 bool runs(Backend, [[maybe_unused]] Kernel kernel) {
 #if defined(NANOVLM_CUDA_KERNELS)
-  if (std::is_same_v<Backend, Cuda> && kernel == Kernel::hopper)
-    return gpu()->name().find("compute capability 9.0") != std::string::npos;
+  if (std::is_same_v<Backend, Cuda> && kernel == Kernel::hopper) return gpu_is_hopper();
 #endif
   return kernels::kHasGemm<Backend>;
 }

@@ -68,10 +68,9 @@ void record_hopper(cuda::Gpu& gpu) {
   Matrix a(gpu, kernels::golden_matrix(1)), b(gpu, kernels::golden_matrix(2));
   for (const kernels::GoldenProduct& p : kernels::golden_products()) {
     std::printf(",\n  ");
-    print_words(p.name,
-                run_hopper(gpu, p.name, 64 * kernels::kGoldenThreads, [&](const LaunchShape& shape, uint32_t* out) {
+    print_words(p.name, run_hopper(gpu, p.name, p.words_out(), [&](const LaunchShape& shape, uint32_t* out) {
                   kernels::launch(p.name, p.kernel, shape, kernels::golden_map_of_a(p, a.data()),
-                                  kernels::golden_map_of_b(p, b.data()), out);
+                                  kernels::golden_map_of_b(p, b.data()), a.data(), out);
                 }));
   }
 }

@@ -1,5 +1,6 @@
 // Attention on a GPU: bf16 of the usual head sizes by tensor cores (mma_whole_forward.cuh for short segments,
-// mma_forward.cuh), the rest by fp32 multiply-adds, for any head size up to 128 and any alignment:
+// mma_forward.cuh; wgmma_forward.cuh where it is asked for), the rest by fp32 multiply-adds, for any head size up to
+// 128 and any alignment:
 //
 // A block owns a tile of queries of one segment and key/value head (items of rows.cuh), a warp 8 of them. Keys, rotated
 // on the way, and values pass through shared memory in tiles of 32; the softmax runs along. q, k and rotated values of
@@ -7,6 +8,7 @@
 #include "kernels/attention/fma_tiles.cuh"
 #include "kernels/attention/mma_forward.cuh"
 #include "kernels/attention/mma_whole_forward.cuh"
+#include "kernels/attention/wgmma_forward.cuh"
 
 namespace nanovlm::kernels {
 namespace {
@@ -79,6 +81,7 @@ void attention(ThisBackend, const Attention& a, Stream stream) {
   const AttentionShape& shape = a.shape;
   const int64_t items = shape.longest * (shape.H / shape.G);
   if (items == 0) return;
+  if (a.kernel && takes("attention", a.kernel, "wgmma", fits_wgmma(a))) return launch_wgmma(a, stream);
   if (takes("attention", a.kernel, "whole", fits_one_block(a))) return launch_in_one_block(a, stream);
   if (takes("attention", a.kernel, "mma", for_tensor_cores(a))) return launch_on_tensor_cores(a, stream);
   const int warps = static_cast<int>(std::min<int64_t>(kMaxWarps, ceil_div(items, kOwnRows)));

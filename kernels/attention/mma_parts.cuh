@@ -42,10 +42,10 @@ struct RowPart {
       put(s, low), put(s + kSteps / 2, high);
     }
   }
-  // Into a row of shared memory, which four lanes fill.
-  __device__ void share(bf16* row, int lane) const {
+  // Into a row of shared memory, which four lanes fill: piece i of 16 bytes at piece i ^ swizzle.
+  __device__ void share(bf16* row, int lane, int swizzle = 0) const {
 #pragma unroll
-    for (int i = 0; i < 2 * kSteps; ++i) *reinterpret_cast<uint32_t*>(row + 8 * i + 2 * lane) = word[i];
+    for (int i = 0; i < 2 * kSteps; ++i) *reinterpret_cast<uint32_t*>(row + 8 * (i ^ swizzle) + 2 * lane) = word[i];
   }
 
  private:

@@ -8,6 +8,7 @@
 #pragma once
 #include "kernels/attention/mma_forward.cuh"
 #include "kernels/attention/mma_parts.cuh"
+#include "kernels/attention/whole_scores.cuh"
 
 namespace nanovlm::kernels::inline NANOVLM_WORDS {
 
@@ -23,67 +24,6 @@ __device__ void load_segment(bf16* keys, bf16* values, int rows, const Attention
     k.share(keys + r * (D + 8), t), v.share(values + r * (D + 8), t);
   }
 }
-
-// What a row has met so far.
-struct WholeRow {
-  bool keyless;    // the mask hides all that it would see
-  float max, sum;  // of scores in powers of two; of weights: this lane's part
-};
-
-// The scores of 16 rows against kKeys keys, and what becomes of them.
-template <int D, int kKeys>
-struct WholeScores {
-  float s[kKeys / 8][4] = {};
-
-  // Hides keys from `ends` on; column 0 is key 0.
-  __device__ void hide(const int (&ends)[2]) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int end = ends[half] - thread_in_block() % 4 * 2;
-#pragma unroll
-      for (int j = 0; j < kKeys / 8; ++j)
-#pragma unroll
-        for (int e = 0; e < 2; ++e)
-          if (8 * j + e >= end) s[j][2 * half + e] = -INFINITY;
-    }
-  }
-  // Hides keys by a mask, but for rows that it leaves without any, which attend evenly. They start at row `key`.
-  __device__ void hide(const AttentionShape& shape, const WholeRow (&rows)[2], int key, int end) {
-#pragma unroll
-    for (int j = 0; j < kKeys / 16; ++j) {
-      const unsigned open = visible_bits(shape, key + 16 * j, end) >> thread_in_block() % 4 * 2;
-#pragma unroll
-      for (int half = 0; half < 2; ++half)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          float& x = s[2 * j + e / 2][2 * half + e % 2];
-          x = rows[half].keyless ? 0 : open >> (e / 2 * 8 + e % 2) & 1 ? x : -INFINITY;
-        }
-    }
-  }
-
-  // A row's scores become weights, not yet divided by their sum. Returns what its earlier ones then count for.
-  __device__ float soften(WholeRow& row, int half, float scale) {
-    float max = s[0][2 * half];
-#pragma unroll
-    for (int j = 0; j < kKeys / 8; ++j) max = fmaxf(max, fmaxf(s[j][2 * half], s[j][2 * half + 1]));
-    max = fmaxf(row.max, row_max(max) * scale);
-    const float origin = max == -INFINITY ? 0 : max;  // nothing seen yet
-    const float shrink = ex2(row.max - origin);
-    row.max = max, row.sum *= shrink;
-    float sum[2] = {};  // two chains of additions
-#pragma unroll
-    for (int j = 0; j < kKeys / 8; ++j)
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        float& x = s[j][2 * half + e];
-        x = ex2(fmaf(x, scale, -origin));
-        sum[e] += x;
-      }
-    row.sum += sum[0] + sum[1];
-    return shrink;
-  }
-};
 
 constexpr int kWholeForwardWarps = 4;  // of a block, at most
 
@@ -127,9 +67,10 @@ __global__ void __launch_bounds__(kWholeForwardWarps* kWarp, 3) attention_whole_
     float o[D / 8][4] = {};
     const int seen = shape.causal ? min((tile + 1) * kMmaRows, at.rows()) : at.rows();  // by any of these rows
     for (int key = 0; key < seen; key += kKeys) {
-      WholeScores<D, kKeys> scores;
+      WholeScores<kKeys> scores{};
       multiply_parts(scores.s, upper, lower, keys + key * (D + 8));
-      if (shape.key_mask) scores.hide(shape, rows, at.begin + key, at.end);
+      if (shape.key_mask)
+        scores.hide(rows, [&](int i) { return visible_bits(shape, at.begin + key + 16 * i, at.end); });
       if (key + kKeys > seen - kMmaRows) scores.hide({ends[0] - key, ends[1] - key});  // else all see all of them
 #pragma unroll
       for (int half = 0; half < 2; ++half) {

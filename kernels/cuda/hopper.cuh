@@ -100,6 +100,41 @@ __device__ void wgmma_m64n128k16(float (&d)[64], uint64_t a, uint64_t b, Where =
       : "l"(a), "l"(b), "n"(int{kTransposeA}), "n"(int{kTransposeB}));
 }
 
+#define NANOVLM_SUMS_1(j) "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])
+#define NANOVLM_SUMS_2(j) NANOVLM_SUMS_1(j), NANOVLM_SUMS_1(j + 1)
+#define NANOVLM_SUMS_8(j) NANOVLM_SUMS_2(j), NANOVLM_SUMS_2(j + 2), NANOVLM_SUMS_2(j + 4), NANOVLM_SUMS_2(j + 6)
+
+template <bool kTransposeB, int N8>
+__device__ void wgmma_m64k16(bool add, float (&d)[N8][4], const uint32_t (&a)[4], uint64_t b, Where = {}) {
+  static_assert(N8 == 8 || N8 == 26);
+  if constexpr (N8 == 8)
+    NANOVLM_HOPPER_ASM(
+        "{.reg .pred add; setp.ne.b32 add, %38, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "{%32, %33, %34, %35}, %36, add, 1, 1, %37;}"
+        : NANOVLM_SUMS_8(0)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(int{kTransposeB}), "r"(int{add}));
+  else
+    NANOVLM_HOPPER_ASM(
+        "{.reg .pred add; setp.ne.b32 add, %110, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n208k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
+        "%96, %97, %98, %99, %100, %101, %102, %103}, "
+        "{%104, %105, %106, %107}, %108, add, 1, 1, %109;}"
+        : NANOVLM_SUMS_8(0), NANOVLM_SUMS_8(8), NANOVLM_SUMS_8(16), NANOVLM_SUMS_2(24)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(int{kTransposeB}), "r"(int{add}));
+}
+
+#undef NANOVLM_SUMS_8
+#undef NANOVLM_SUMS_2
+#undef NANOVLM_SUMS_1
 #undef NANOVLM_HOPPER_ASM
 
 }  // namespace nanovlm::kernels::inline NANOVLM_WORDS

@@ -1,7 +1,9 @@
 #include "kernels/hopper.cuh"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,7 +16,7 @@ namespace {
 using kernels::TensorMap;
 
 constexpr uint32_t kRowBytes = 128, kPatternBytes = 1024, kChunkBytes = 16;
-constexpr int kM = 64, kN = 128, kK = 16, kWarpRows = 16;
+constexpr int kM = 64, kMaxN = 256, kK = 16, kWarpRows = 16;
 
 // PTX ISA, "Swizzling Modes", 128 bytes: bits 4 to 6 of an address are exclusive-ored with bits 7 to 9.
 uint32_t swizzled(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
@@ -66,8 +68,23 @@ struct Operand {
   }
 };
 
+// A warp's 16 rows of a in its lanes' registers.
+struct RegisterRows {
+  std::array<uint32_t, 4> lanes[kWarpLanes];
+
+  // PTX ISA, "Register Fragments", wgmma .m64nNk16, A.
+  float value(uint32_t row, uint32_t k) const {
+    const uint32_t word = lanes[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2];
+    return static_cast<float>(std::bit_cast<std::array<bf16, 2>>(word)[k % 2]);
+  }
+};
+
 struct Product {
-  Operand a, b;
+  std::optional<Operand> a;  // else own
+  RegisterRows own;          // as they were when it was issued
+  Operand b;
+  int n;
+  bool add;
   float* d[kWarpLanes];
   int rows;  // of d, from here on
   uint32_t group;
@@ -154,21 +171,23 @@ void check_copy(const BoxCopy& copy, Checker& checker) {
   checker.engine_fills(copy.to, from.box_rows * static_cast<int>(kRowBytes), copy.barrier, copy.where);
 }
 
-// The sum starts at d and adds the products by rising k, each rounded to fp32; a tensor core's own order and truncation
-// are not modelled.
+// The sum starts at d or 0 and adds the products by rising k, each rounded to fp32; a tensor core's own order and
+// truncation are not modelled.
 void perform(Product& product) {
-  float a[kWarpRows][kK], b[kK][kN];
+  const int N = product.n;
+  float a[kWarpRows][kK], b[kK][kMaxN];
   for (uint32_t k = 0; k < kK; ++k) {
-    for (uint32_t m = 0; m < kWarpRows; ++m) a[m][k] = product.a.value(static_cast<uint32_t>(product.rows) + m, k);
-    for (uint32_t n = 0; n < kN; ++n) b[k][n] = product.b.value(n, k);
+    for (uint32_t m = 0; m < kWarpRows; ++m)
+      a[m][k] = product.a ? product.a->value(static_cast<uint32_t>(product.rows) + m, k) : product.own.value(m, k);
+    for (uint32_t n = 0; n < static_cast<uint32_t>(N); ++n) b[k][n] = product.b.value(n, k);
   }
   for (int m = 0; m < kWarpRows; ++m) {
     const auto entry = [&](int n) -> float& { return product.d[m % 8 * 4 + n % 8 / 2][n / 8 * 4 + m / 8 * 2 + n % 2]; };
-    float sum[kN];
-    for (int n = 0; n < kN; ++n) sum[n] = entry(n);
+    float sum[kMaxN];
+    for (int n = 0; n < N; ++n) sum[n] = product.add ? entry(n) : 0;
     for (int k = 0; k < kK; ++k)
-      for (int n = 0; n < kN; ++n) sum[n] += a[m][k] * b[k][n];
-    for (int n = 0; n < kN; ++n) entry(n) = sum[n];
+      for (int n = 0; n < N; ++n) sum[n] += a[m][k] * b[k][n];
+    for (int n = 0; n < N; ++n) entry(n) = sum[n];
   }
   product.done = true;
 }
@@ -190,30 +209,36 @@ void check_operand(const Operand& operand, uint32_t first, uint32_t outers, uint
 }
 
 struct ProductSlot {
-  bool transpose_a, transpose_b;
+  bool transpose_b;
+  int n;
+  bool add;
   float* d;
-  uint64_t a, b;
+  bool shared_a, transpose_a;
+  uint64_t a;             // a descriptor,
+  const uint32_t* words;  // or a lane's registers
+  uint64_t b;
   Where where;
 };
 
 void complete_product(void* const* slots, uint32_t, Block& block) {
   const ProductSlot& first = *static_cast<const ProductSlot*>(slots[0]);
-  Product product{
-      Operand(first.a, first.transpose_a), Operand(first.b, first.transpose_b), {}, 0, 0, false, first.where};
+  Product product{{}, {}, Operand(first.b, first.transpose_b), first.n, first.add, {}, 0, 0, false, first.where};
+  if (first.shared_a) product.a.emplace(first.a, first.transpose_a);
   for (int lane = 0; lane < kWarpLanes; ++lane) {
     const ProductSlot& slot = *static_cast<const ProductSlot*>(slots[lane]);
     if (slot.a != first.a || slot.b != first.b)
       block.fail(first.where, "wgmma: the lanes of a warp bring different descriptors");
     product.d[lane] = slot.d;
+    if (slot.words) std::copy_n(slot.words, 4, product.own.lanes[lane].begin());
   }
   ProductQueue& queue = work().queues[block.warp()];
   product.rows = block.warp() % 4 * kWarpRows, product.group = queue.groups;
   if (Checker* checker = block.checker()) checker->product_issued(product.group);
-  check_operand(product.a, static_cast<uint32_t>(product.rows), kWarpRows, kM, first.where);
-  check_operand(product.b, 0, kN, kN, first.where);
+  if (product.a) check_operand(*product.a, static_cast<uint32_t>(product.rows), kWarpRows, kM, first.where);
+  check_operand(product.b, 0, static_cast<uint32_t>(first.n), static_cast<uint32_t>(first.n), first.where);
   if (!late()) perform(product);
   queue.products.push_back(product);
-  block.count_mma(2 * kWarpRows * kN * kK);
+  block.count_mma(2 * kWarpRows * first.n * kK);
 }
 
 void complete_commit(void* const*, uint32_t, Block& block) { ++work().queues[block.warp()].groups; }
@@ -312,11 +337,13 @@ void copy_box(void* shared, const TensorMap& from, int row, int column, uint64_t
   if (begin % kPatternBytes != 0)
     block.fail(where, "misaligned: copy_box to an address that is ", begin % kPatternBytes, " past a multiple of 1024");
   made_arrivals_of(barrier, "copy_box", where);
+  const auto overlaps = [&](const Operand& operand, int outers) {
+    return begin < operand.end(static_cast<uint32_t>(outers)) && operand.start < begin + bytes;
+  };
   for (const ProductQueue& queue : work().queues)
     for (const Product& product : queue.products)
-      for (const auto& [operand, outers] : {std::pair{product.a, kM}, std::pair{product.b, kN}})
-        if (begin < operand.end(static_cast<uint32_t>(outers)) && operand.start < begin + bytes)
-          block.fail(where, "copy_box writes what the wgmma at ", product.where, " may still be reading");
+      if ((product.a && overlaps(*product.a, kM)) || overlaps(product.b, product.n))
+        block.fail(where, "copy_box writes what the wgmma at ", product.where, " may still be reading");
   const BoxCopy copy{static_cast<char*>(shared), from, row, column, barrier, where};
   if (Checker* checker = block.checker()) check_copy(copy, *checker);
   if (late())
@@ -325,9 +352,13 @@ void copy_box(void* shared, const TensorMap& from, int row, int column, uint64_t
     perform(copy);
 }
 
-void wgmma(bool transpose_a, bool transpose_b, float* d, uint64_t a, uint64_t b, Where where) {
-  ProductSlot slot{transpose_a, transpose_b, d, a, b, where};
-  meet("wgmma_m64n128k16", &slot, complete_product, where);
+void wgmma(int n, float* d, bool transpose_a, uint64_t a, bool transpose_b, uint64_t b, Where where) {
+  ProductSlot slot{transpose_b, n, true, d, true, transpose_a, a, nullptr, b, where};
+  meet("wgmma", &slot, complete_product, where);
+}
+void wgmma(int n, bool add, float* d, const uint32_t* a, bool transpose_b, uint64_t b, Where where) {
+  ProductSlot slot{transpose_b, n, add, d, false, false, 0, a, b, where};
+  meet("wgmma", &slot, complete_product, where);
 }
 void wgmma_fence(Where where) { meet("wgmma_fence", nullptr, complete_nothing, where); }
 void wgmma_commit(Where where) { meet("wgmma_commit", nullptr, complete_commit, where); }

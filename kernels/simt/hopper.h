@@ -45,10 +45,20 @@ void copy_box(void* shared, const TensorMap& from, int row, int column, uint64_t
 // of 4. a and b are matrix descriptors (kernels/hopper.cuh). Warp w of the four holds rows 16 w ... 16 w + 15: with
 // g = lane / 4, t = lane % 4, d[4 j + 2 h + e] is that of row 16 w + g + 8 h and column 8 j + 2 t + e.
 // PTX ISA, "Register Fragments and Shared Memory Matrix Layouts", wgmma .m64nNk16.
-void wgmma(bool transpose_a, bool transpose_b, float* d, uint64_t a, uint64_t b, Where where);
+void wgmma(int n, float* d, bool transpose_a, uint64_t a, bool transpose_b, uint64_t b, Where where);
 template <bool kTransposeA, bool kTransposeB>
 void wgmma_m64n128k16(float (&d)[64], uint64_t a, uint64_t b, Where where = Where::here()) {
-  wgmma(kTransposeA, kTransposeB, d, a, b, where);
+  wgmma(128, d, kTransposeA, a, kTransposeB, b, where);
+}
+// d [64, N] = (d +) a [64, 16] op(b) [16, N] for N = 64 and 208, with a in registers: warp w brings rows 16 w ...
+// 16 w + 15 of it as mma_m16n8k16 would have them (ptx.h), and d[j][e] is d[4 j + e] above. What a lane brings is read
+// some time before the wait: the compiler keeps it in place. PTX ISA, "Register Fragments and Shared Memory Matrix
+// Layouts".
+void wgmma(int n, bool add, float* d, const uint32_t* a, bool transpose_b, uint64_t b, Where where);
+template <bool kTransposeB, int N8>
+void wgmma_m64k16(bool add, float (&d)[N8][4], const uint32_t (&a)[4], uint64_t b, Where where = Where::here()) {
+  static_assert(N8 == 8 || N8 == 26, "kernels/cuda/hopper.cuh has these");
+  wgmma(8 * N8, add, d[0], a, kTransposeB, b, where);
 }
 // Before the first wgmma, and wherever else registers of d have been written.
 void wgmma_fence(Where where = Where::here());

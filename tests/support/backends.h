@@ -1,5 +1,6 @@
 // Runs a check on every backend of this build that this machine can execute, at the level of kernel contracts.
 #pragma once
+#include <string>
 #include <type_traits>
 
 #include "kernels/cpu.h"
@@ -21,6 +22,9 @@ inline cuda::Gpu* gpu() {
   static cuda::Gpu* const it = cuda::why_absent().empty() ? new cuda::Gpu({.synchronous = true}) : nullptr;
   return it;
 }
+
+// Whether it has the instructions of kernels/hopper.cuh.
+inline bool gpu_is_hopper() { return gpu()->name().find("compute capability 9.0") != std::string::npos; }
 #endif
 
 // Calls f(tag) or f(tag, stream) for each CPU backend; and, where f takes a stream, for simt in all of simt_runs(), and
