@@ -26,6 +26,25 @@ uint32_t alignment_of(const void* pointer) {
       std::min<uint64_t>(256, uint64_t{1} << std::countr_zero(reinterpret_cast<uintptr_t>(pointer) | 256)));
 }
 
+cublasLtEpilogue_t epilogue_of(const kernels::Matmul& a, const Epilogue& epilogue) {
+  if (epilogue.kind == Epilogue::gelu_backward)
+    return epilogue.bias_gradient ? CUBLASLT_EPILOGUE_DGELU_BGRAD : CUBLASLT_EPILOGUE_DGELU;
+  if (epilogue.kind == Epilogue::none) return a.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+  if (epilogue.x) return a.bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
+  return a.bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+}
+
+bool has_x(cublasLtEpilogue_t epilogue) {
+  return epilogue == CUBLASLT_EPILOGUE_GELU_AUX || epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS ||
+         epilogue == CUBLASLT_EPILOGUE_DGELU || epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD;
+}
+
+// A bias, or the gradient of one: the library has one place for both.
+bool has_bias(cublasLtEpilogue_t epilogue) {
+  return epilogue == CUBLASLT_EPILOGUE_BIAS || epilogue == CUBLASLT_EPILOGUE_GELU_BIAS ||
+         epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS || epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD;
+}
+
 int64_t rounded_up(int64_t size) {
   const int64_t step = std::max<int64_t>(1, static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(size))) / 8);
   return ceil_div(size, step) * step;
@@ -40,15 +59,16 @@ std::string describe_product(int64_t M, int64_t N, int64_t K, DType in, DType ou
 
 bool Products::Form::operator<(const Form& other) const {
   const auto key = [](const Form& f) {
-    return std::tie(f.M, f.N, f.K, f.transpose_a, f.transpose_b, f.accumulate, f.bias, f.in, f.out, f.alignment);
+    return std::tie(f.M, f.N, f.K, f.transpose_a, f.transpose_b, f.accumulate, f.epilogue, f.in, f.out, f.alignment);
   };
   return key(*this) < key(other);
 }
 
-Products::Form Products::form_of(const kernels::Matmul& a) {
-  uint32_t alignment = std::min({alignment_of(a.a), alignment_of(a.b), alignment_of(a.c)});
-  if (a.bias) alignment = std::min(alignment, alignment_of(a.bias));
-  return {a.M, a.N, a.K, a.transpose_a, a.transpose_b, a.accumulate, a.bias != nullptr, a.in, a.out, alignment};
+Products::Form Products::form_of(const kernels::Matmul& a, const Epilogue& epilogue) {
+  // Null is aligned to anything.
+  const uint32_t alignment = std::min({alignment_of(a.a), alignment_of(a.b), alignment_of(a.c), alignment_of(a.bias),
+                                       alignment_of(epilogue.x), alignment_of(epilogue.bias_gradient)});
+  return {a.M, a.N, a.K, a.transpose_a, a.transpose_b, a.accumulate, epilogue_of(a, epilogue), a.in, a.out, alignment};
 }
 
 Products::Form Products::rounded_up(const Form& form) {
@@ -58,18 +78,18 @@ Products::Form Products::rounded_up(const Form& form) {
 }
 
 // cuBLASLt's matrices are column-major, so it is asked for c^T = op(b)^T op(a)^T: its A is our b, its B our a, and the
-// bias runs along its rows.
+// bias runs along its rows, as does the bias gradient.
 struct Products::Prepared {
   Prepared(const CublasLt& cublaslt, const Form& form) : library(cublaslt), form(form) {
     library.check(library.desc_create(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "matmul");
     set(CUBLASLT_MATMUL_DESC_TRANSA, form.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(CUBLASLT_MATMUL_DESC_TRANSB, form.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
-    if (form.bias) {
-      set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-      set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(form.out));
-      // Algorithms are sought for a pointer's alignment; run() puts the true one in its place.
-      set_bias(reinterpret_cast<const void*>(uintptr_t{form.alignment}));
-    }
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, form.epilogue);
+    if (has_bias(form.epilogue)) set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(form.out));
+    if (has_x(form.epilogue)) set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, form.N);  // its dtype is the result's
+    // Algorithms are sought for a pointer's alignment; launch() puts the true one in its place.
+    void* const aligned = reinterpret_cast<void*>(uintptr_t{form.alignment});
+    set_epilogue(aligned, aligned);
     a = layout(form.transpose_b ? form.K : form.N, form.transpose_b ? form.N : form.K, form.in);
     b = layout(form.transpose_a ? form.M : form.K, form.transpose_a ? form.K : form.M, form.in);
     c = layout(form.N, form.M, form.out);
@@ -82,7 +102,10 @@ struct Products::Prepared {
   Prepared(const Prepared&) = delete;
   Prepared& operator=(const Prepared&) = delete;
 
-  void set_bias(const void* bias) { set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias); }
+  void set_epilogue(const void* bias, void* x) {
+    if (has_bias(form.epilogue)) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+    if (has_x(form.epilogue)) set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, x);
+  }
 
   template <class T>
   void set(cublasLtMatmulDescAttributes_t attribute, const T& value) {
@@ -110,16 +133,26 @@ struct Products::Operands {
         a(filled(form.M * form.K * size_of(form.in), form.in)),
         b(filled(form.K * form.N * size_of(form.in), form.in)),
         c(filled(form.M * form.N * size_of(form.out), form.out)),
-        bias(filled(form.N * size_of(form.out), form.out)),
-        favourite(gpu.take(static_cast<size_t>(form.M * form.N * size_of(form.out)))),
-        other(gpu.take(static_cast<size_t>(form.M * form.N * size_of(form.out)))) {}
+        bias(filled(form.N * size_of(form.out), form.out)) {
+    for (Result* result : {&favourite, &other}) {
+      result->d = gpu.take(static_cast<size_t>(form.M * form.N * size_of(form.out)));
+      if (has_x(form.epilogue)) result->x = filled(form.M * form.N * size_of(form.out), form.out);
+    }
+    complete = a && b && c && bias;
+    for (const Result& result : {favourite, other})
+      complete = complete && result.d && (result.x || !has_x(form.epilogue));
+  }
   ~Operands() {
-    for (void* memory : {a, b, c, bias, favourite, other}) gpu.give_back(memory);
+    for (void* memory : {a, b, c, bias, favourite.d, favourite.x, other.d, other.x}) gpu.give_back(memory);
   }
   Operands(const Operands&) = delete;
   Operands& operator=(const Operands&) = delete;
 
-  bool complete() const { return a && b && c && bias && favourite && other; }
+  // What is compared: x is written by GELU, and its gradient reads the same numbers from either.
+  struct Result {
+    void *d = nullptr, *x = nullptr;
+  };
+  Addresses into(const Result& result) const { return {a, b, c, result.d, bias, result.x}; }
 
   void* filled(int64_t bytes, DType dtype) const {
     const size_t size = static_cast<size_t>(bytes), known = std::min(size, kPattern);
@@ -142,7 +175,9 @@ struct Products::Operands {
   }
 
   Gpu& gpu;
-  void *a, *b, *c, *bias, *favourite, *other;
+  void *a, *b, *c, *bias;
+  Result favourite, other;
+  bool complete;  // there was memory for all
 };
 
 Products::Products(Gpu& gpu) : gpu_(gpu) {
@@ -158,20 +193,25 @@ Products::~Products() {
 }
 
 void Products::run(const kernels::Matmul& a) {
-  Prepared& product = prepared(form_of(a));
-  if (!product.algorithm)
+  if (!run(a, {}))
     throw std::runtime_error(describe_product(a.M, a.N, a.K, a.in, a.out) + ": cuBLASLt has no algorithm for it");
-  if (a.bias) product.set_bias(a.bias);
-  const cublasStatus_t status = launch(product, a.a, a.b, a.c, a.c, *product.algorithm);
-  if (status != CUBLAS_STATUS_SUCCESS) library_.check(status, describe_product(a.M, a.N, a.K, a.in, a.out));
-  gpu_.launched(a);
 }
 
-cublasStatus_t Products::launch(const Prepared& product, const void* a, const void* b, const void* c, void* d,
-                                const cublasLtMatmulAlgo_t& algorithm) const {
+bool Products::run(const kernels::Matmul& a, const Epilogue& epilogue) {
+  Prepared& product = prepared(form_of(a, epilogue));
+  if (!product.algorithm) return false;
+  const void* bias = epilogue.bias_gradient ? epilogue.bias_gradient : a.bias;
+  const cublasStatus_t status = launch(product, {a.a, a.b, a.c, a.c, bias, epilogue.x}, *product.algorithm);
+  if (status != CUBLAS_STATUS_SUCCESS) library_.check(status, describe_product(a.M, a.N, a.K, a.in, a.out));
+  gpu_.launched(a);
+  return true;
+}
+
+cublasStatus_t Products::launch(Prepared& product, const Addresses& on, const cublasLtMatmulAlgo_t& algorithm) const {
   const float one = 1, beta = product.form.accumulate ? 1 : 0;
-  return library_.matmul(handle_, product.product, &one, b, product.a, a, product.b, &beta, c, product.c, d, product.c,
-                         &algorithm, workspace_, kWorkspace, gpu_.compute_stream());
+  product.set_epilogue(on.bias, on.x);
+  return library_.matmul(handle_, product.product, &one, on.b, product.a, on.a, product.b, &beta, on.c, product.c, on.d,
+                         product.c, &algorithm, workspace_, kWorkspace, gpu_.compute_stream());
 }
 
 Products::Prepared& Products::prepared(const Form& form) {
@@ -210,9 +250,11 @@ Products::Candidates Products::candidates(const Prepared& product, int most) con
   const cublasStatus_t status = library_.heuristic(handle_, product.product, product.a, product.b, product.c, product.c,
                                                    preference, most, found.data(), &count);
   library_.preference_destroy(preference);
-  if (status == CUBLAS_STATUS_NOT_SUPPORTED) count = 0;
-  if (status != CUBLAS_STATUS_NOT_SUPPORTED)
-    library_.check(status, describe_product(form.M, form.N, form.K, form.in, form.out));
+  // The second is what the library says where it cannot take x as it lies.
+  const bool none =
+      status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_INVALID_VALUE && has_x(form.epilogue));
+  if (none) count = 0;
+  if (!none) library_.check(status, describe_product(form.M, form.N, form.K, form.in, form.out));
   found.resize(static_cast<size_t>(count));
   std::erase_if(found, [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
   return found;
@@ -228,33 +270,38 @@ std::optional<cublasLtMatmulAlgo_t> Products::chosen(const Form& rounded) {
 }
 
 // Which of `all`, the favourite first, takes the least time among those that give its bits. Without memory to measure
-// with it is the favourite, whose bits are the same.
+// with it is the favourite, whose bits are the same; and with a bias gradient, whose few numbers of bf16 would hardly
+// tell algorithms apart that add columns in different orders.
 cublasLtMatmulAlgo_t Products::measure(Prepared& product, const Candidates& all) {
   const Form& form = product.form;
   cublasLtMatmulAlgo_t best = all.front().algo;
-  const int64_t bytes =
-      (form.M * form.K + form.K * form.N) * size_of(form.in) + 3 * form.M * form.N * size_of(form.out);
-  if (all.size() == 1 || bytes > kLargestTrial) return best;
+  const int64_t bytes = (form.M * form.K + form.K * form.N) * size_of(form.in) +
+                        (has_x(form.epilogue) ? 5 : 3) * form.M * form.N * size_of(form.out);
+  if (all.size() == 1 || form.epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD || bytes > kLargestTrial) return best;
   const Operands operands(gpu_, form);
-  if (!operands.complete()) return best;
-  if (form.bias) product.set_bias(operands.bias);
+  if (!operands.complete) return best;
 
   // Every 31st row: each tile of any algorithm has some.
   const size_t row = static_cast<size_t>(form.N * size_of(form.out));
   const size_t rows = static_cast<size_t>(ceil_div(form.M, kSampledRows));
-  const auto sample = [&](const void* matrix) {
-    std::vector<char> bytes(rows * row);
-    check(cudaMemcpy2DAsync(bytes.data(), row, matrix, kSampledRows * row, row, rows, cudaMemcpyDeviceToHost,
-                            gpu_.compute_stream()),
-          "matmul");
+  const auto sample = [&](const Operands::Result& result) {
+    std::vector<char> bytes((result.x ? 2 : 1) * rows * row);
+    char* to = bytes.data();
+    for (const void* matrix : {result.d, result.x}) {
+      if (!matrix) continue;
+      check(cudaMemcpy2DAsync(to, row, matrix, kSampledRows * row, row, rows, cudaMemcpyDeviceToHost,
+                              gpu_.compute_stream()),
+            "matmul");
+      to += rows * row;
+    }
     gpu_.synchronise("matmul");
     return bytes;
   };
-  const float favourite = milliseconds(product, operands, operands.favourite, best);
+  const float favourite = milliseconds(product, operands.into(operands.favourite), best);
   float least = favourite, least_of_all = favourite;
   const std::vector<char> expected = sample(operands.favourite);
   for (size_t i = 1; i < all.size(); ++i) {
-    const float time = milliseconds(product, operands, operands.other, all[i].algo);
+    const float time = milliseconds(product, operands.into(operands.other), all[i].algo);
     least_of_all = std::min(least_of_all, time);
     if (time >= least || sample(operands.other) != expected) continue;
     least = time;
@@ -268,9 +315,8 @@ cublasLtMatmulAlgo_t Products::measure(Prepared& product, const Candidates& all)
   return best;
 }
 
-float Products::milliseconds(const Prepared& product, const Operands& on, void* d,
-                             const cublasLtMatmulAlgo_t& algorithm) {
-  const auto run = [&] { return launch(product, on.a, on.b, on.c, d, algorithm); };
+float Products::milliseconds(Prepared& product, const Addresses& on, const cublasLtMatmulAlgo_t& algorithm) {
+  const auto run = [&] { return launch(product, on, algorithm); };
   if (run() != CUBLAS_STATUS_SUCCESS) {
     cudaGetLastError();  // or the next launch would take it for its own
     return INFINITY;
