@@ -57,7 +57,11 @@ void write_rows(const Tensor& x, const Tensor& rows, const Tensor& cache);  // c
 // One token a sequence: q [B, H * D], rotated, over the first lengths[b] rows of its cache -> [B, H * D]
 Tensor attention_decode(const Tensor& q, const Tensor& k, const Tensor& v, Heads heads, const Tensor& lengths);
 
-Tensor gelu(const Tensor& x);                         // tanh approximation
+Tensor gelu(const Tensor& x);  // tanh approximation
+// linear(gelu(linear(x, weight1, bias1)), weight2, bias2): weight1 [N, K], weight2 [M, N]. With --kernel mlp=epilogue
+// GELU and its gradient are parts of the products beside them (kernels/matmul/matmul_gelu.h).
+Tensor mlp(const Tensor& x, const Tensor& weight1, const Tensor& bias1, const Tensor& weight2, const Tensor& bias2,
+           DType dtype);
 Tensor swiglu(const Tensor& gate, const Tensor& up);  // silu(gate) * up
 Tensor swiglu(const Tensor& gate_up);                 // gate | up side by side, [R, 2 C] -> [R, C]
 

@@ -22,6 +22,8 @@ constexpr Variant kVariants[] = {
     {"matmul", "library"},
     {"matmul", "gemm"},
     {"matmul", "gemm_hopper"},
+    {"mlp", "separate"},
+    {"mlp", "epilogue"},
     {"projector", "separate"},
     {"projector", "fused"},
 };

@@ -38,7 +38,9 @@ struct ViTMultiHeadAttention {
 struct ViTMLP {
   Linear fc1, fc2;
 
-  Tensor operator()(const Tensor& x, const Forward& run) const { return fc2(gelu(fc1(x, run)), run); }
+  Tensor operator()(const Tensor& x, const Forward& run) const {
+    return mlp(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, run.dtype);
+  }
 
   template <class V>
   void parameters(V&& v) {

@@ -112,6 +112,16 @@ TEST_CASE("gradients are slopes") {
       }
     }
   }
+  SECTION("an MLP, by kernels of its own and by epilogues") {
+    std::vector<Device> both = {device};
+    if (Device::why_absent("simt").empty()) both.push_back(Device::open("simt", {"mlp=epilogue"}));
+    for (const Device& on : both) {
+      INFO("device: " << on.name());
+      const auto there = [&](Shape shape) { return to_device(normal(std::move(shape)), on); };
+      check_slopes([&](const auto& in) { return mlp(in[0], in[1], in[2], in[3], in[4], f32); },
+                   {there({7, 5}), there({9, 5}), there({9}), there({4, 9}), there({4})}, 19);
+    }
+  }
   SECTION("rows by index") {
     check_slopes([&](const auto& in) { return embedding(in[0], {3, 0, 3, 10, 3, 7}); }, {normal({11, 5})}, 9);
     check_slopes([&](const auto& in) { return gather_rows(in[0], {4, 1, 0}); }, {normal({6, 33})}, 10);

@@ -63,6 +63,13 @@ void check_gradients(const std::map<std::string, std::vector<float>>& ours, cons
   }
 }
 
+// Every device, and once more those that can have GELU in the products beside it.
+std::vector<Device> devices_and_epilogues() {
+  std::vector<Device> all = devices();
+  for (const Device& device : devices({"mlp=epilogue"})) all.push_back(device);
+  return all;
+}
+
 }  // namespace
 
 TEST_CASE("every activation equals PyTorch's") {
@@ -97,7 +104,7 @@ TEST_CASE("every activation equals PyTorch's") {
 }
 
 TEST_CASE("loss and every gradient equal PyTorch's, with padded rows computed and left out") {
-  for (const Device& device : devices())
+  for (const Device& device : devices_and_epilogues())
     for (const std::string name : kModels)
       for (const Padding padding : {Padding::dense, Padding::packed}) {
         INFO("device: " << device.name() << ", model: " << name
@@ -111,7 +118,7 @@ TEST_CASE("loss and every gradient equal PyTorch's, with padded rows computed an
 }
 
 TEST_CASE("bf16 stays as close to fp32 as PyTorch's autocast does") {
-  for (const Device& device : devices())
+  for (const Device& device : devices_and_epilogues())
     for (const std::string name : kModels) {
       INFO("device: " << device.name() << ", model: " << name);
       Golden golden = Golden::load(name, device);

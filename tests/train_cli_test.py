@@ -153,15 +153,16 @@ class Train(unittest.TestCase):
         for cpu, simt in zip(losses["cpu"], losses["simt"], strict=True):
             self.assertAlmostEqual(cpu, simt, delta=1e-5 * max(1, abs(cpu)))
 
-    def test_a_chosen_projector_trains_as_the_separate_one_does(self):
+    def test_what_is_chosen_in_place_of_separate_kernels_trains_as_they_do(self):
         self.write_data()
         losses = {}
-        for kernel in ("separate", "fused"):
+        for kernel in ("projector=separate", "projector=fused", "mlp=epilogue"):
             self.run_train(*self.data_arguments(kernel, "--device", "simt", "--dtype", "bf16", "--epochs", "1",
-                                                "--max_training_steps", "4", "--kernel", "projector=" + kernel))
+                                                "--max_training_steps", "4", "--kernel", kernel))
             losses[kernel] = [line["batch_loss"] for line in self.metrics(self.path(kernel)) if "batch_loss" in line]
-        self.assertEqual(len(losses["separate"]), 4)
-        self.assertEqual(losses["separate"], losses["fused"])
+        separate = losses["projector=separate"]
+        self.assertEqual(len(separate), 4)
+        self.assertEqual(losses, dict.fromkeys(losses, separate))
 
     def test_recorded_steps_change_no_bit(self):
         self.write_data()

@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gemm/gemm.h"
+#include "kernels/matmul/matmul_gelu.h"
 
 #include "engine/ops.h"
 
@@ -55,6 +57,45 @@ int64_t rows_of(const char* name, const Tensor& x, const std::vector<Tensor>& we
   return N;
 }
 
+void check_bias(const char* name, const Tensor& bias, const Tensor& weight) {
+  check(!bias.defined() || bias.shape() == Shape{weight.size(0)}, name, ": bias is ", bias.shape(), ", but weight is ",
+        weight.shape());
+}
+
+Tensor rounded_bias(const Tensor& bias, DType dtype) { return bias.defined() ? cast(bias.detach(), dtype) : Tensor(); }
+
+// The gradients of y = x weight^T + bias. What is remade is made after what stays, or it would leave a hole before it.
+//
+// dx = dy weight  [R, K]
+Tensor input_gradient(const Tensor& dy, int64_t K, const Tensor::Recipe& weight, DType x_dtype) {
+  const int64_t R = dy.size(0), N = dy.size(1);
+  const Tensor dx = empty({R, K}, dy.dtype() == DType::f32 ? DType::f32 : x_dtype, dy.device());
+  matmul(dy.device(),
+         {dy.data(), weight().data(), dx.data(), nullptr, R, K, N, false, false, false, dy.dtype(), dx.dtype()});
+  return cast(dx, x_dtype);
+}
+
+// dy^T x, added to what there is  [N, K]
+Tensor weight_gradient(const Tensor& dy, int64_t K, const Tensor::Recipe& x, const Tensor& so_far) {
+  const MemoryScope scope(dy.device(), MemoryClass::gradient);
+  const int64_t R = dy.size(0), N = dy.size(1);
+  const bool add = so_far.defined();
+  const Tensor dweight = add ? so_far : empty({N, K}, DType::f32, dy.device());
+  matmul(dy.device(),
+         {dy.data(), x().data(), dweight.data(), nullptr, N, K, R, true, false, add, dy.dtype(), DType::f32});
+  return dweight;
+}
+
+// The sums of dy's columns  [N]
+Tensor bias_gradient(const Tensor& dy) {
+  const MemoryScope scope(dy.device(), MemoryClass::gradient);
+  const Tensor dbias = zeros({dy.size(1)}, DType::f32, dy.device());
+  on(dy.device(), "column_sum", [&](auto backend, Stream stream) {
+    kernels::column_sum(backend, {dy.data(), dbias.f32(), dy.size(0), dy.size(1), dy.dtype()}, stream);
+  });
+  return dbias;
+}
+
 // y = x [weights]^T + bias, where the weights stand one below the other: y has their columns side by side.
 Tensor product(const char* name, const Tensor& x, const std::vector<Tensor>& weights, const Tensor& bias, DType dtype,
                DType out) {
@@ -63,10 +104,10 @@ Tensor product(const char* name, const Tensor& x, const std::vector<Tensor>& wei
   Tensor kept;
   const auto forward = [=](const Tensor& rows, Tensor* rounded_weight) {
     Tensor y = empty({R, N}, out, rows.device());  // before what goes again, which would leave a hole before it
-    const Tensor rounded_bias = bias.defined() ? cast(bias.detach(), out) : Tensor();
+    const Tensor added = rounded_bias(bias, out);
     const Tensor weight = stacked(weights, N, dtype);
     matmul(rows.device(),
-           {rows.data(), weight.data(), y.data(), rounded_bias.data(), R, N, K, false, true, false, dtype, out});
+           {rows.data(), weight.data(), y.data(), added.data(), R, N, K, false, true, false, dtype, out});
     if (rounded_weight) *rounded_weight = weight;
     return y;
   };
@@ -82,35 +123,66 @@ Tensor product(const char* name, const Tensor& x, const std::vector<Tensor>& wei
   inputs.insert(inputs.end(), weights.begin(), weights.end());
   Node::record(name, {&y}, inputs, [=](const Gradients& dys, const Needs& needs) -> Gradients {
     const Tensor dy = cast(dys[0], dtype);
-    Tensor dx, dbias;
-    if (needs[0]) {
-      dx = empty({R, K}, dtype == DType::f32 ? DType::f32 : x_dtype, dy.device());
-      const Tensor weight = kept.defined() ? kept : stacked(weights, N, dtype);
-      matmul(dy.device(),
-             {dy.data(), weight.data(), dx.data(), nullptr, R, K, N, false, false, false, dtype, dx.dtype()});
-      dx = cast(dx, x_dtype);
-    }
-    const MemoryScope scope(dy.device(), MemoryClass::gradient);
-    if (needs[1]) {
-      dbias = zeros({N}, DType::f32, dy.device());
-      on(dy.device(), "column_sum", [&](auto backend, Stream stream) {
-        kernels::column_sum(backend, {dy.data(), dbias.f32(), R, N, dtype}, stream);
-      });
-    }
-    Gradients gradients = {dx, dbias};
-    gradients.resize(2 + weights.size());
+    Gradients gradients(2 + weights.size());
+    const auto weight = [&] { return kept.defined() ? kept : stacked(weights, N, dtype); };
+    if (needs[0]) gradients[0] = input_gradient(dy, K, weight, x_dtype);
+    if (needs[1]) gradients[1] = bias_gradient(dy);
     if (std::find(needs.begin() + 2, needs.end(), true) == needs.end()) return gradients;
-    Tensor dweight = weights.size() == 1 ? gradient_so_far(weights[0]) : Tensor();
-    const bool add = dweight.defined();
-    if (!add) dweight = empty({N, K}, DType::f32, dy.device());
-    matmul(dy.device(),
-           {dy.data(), saved().data(), dweight.data(), nullptr, N, K, R, true, false, add, dtype, DType::f32});
+    const Tensor so_far = weights.size() == 1 ? gradient_so_far(weights[0]) : Tensor();
+    const Tensor dweight = weight_gradient(dy, K, saved, so_far);
     int64_t row = 0;
     for (size_t i = 0; i < weights.size(); row += weights[i++].size(0))
       if (needs[2 + i]) gradients[2 + i] = dweight.slice(0, row, row + weights[i].size(0));
     return gradients;
   });
   return y;
+}
+
+// linear(gelu(z)), z = linear(x), with GELU and its gradient in the products beside them.
+Tensor mlp_by_epilogues(const Tensor& x, const Tensor& weight1, const Tensor& bias1, const Tensor& weight2,
+                        const Tensor& bias2, DType dtype) {
+  const Device& device = x.device();
+  const int64_t N = rows_of("mlp", x, {weight1}, dtype), R = x.size(0), K = x.size(1);
+  const Tensor rounded = cast(x.detach(), dtype), h = empty({R, N}, dtype, device);
+  const Tensor z = device.context().record_gradients ? empty_like(h) : Tensor();
+  const Tensor y = empty({R, rows_of("mlp", h, {weight2}, dtype)}, dtype, device);
+  const Tensor kept1 = cast(weight1.detach(), dtype), kept2 = cast(weight2.detach(), dtype);
+  const Tensor added1 = rounded_bias(bias1, dtype), added2 = rounded_bias(bias2, dtype);
+  const int64_t out = y.size(1);
+  on(device, {"matmul_gelu", {R, N, K}}, [&](auto backend, Stream stream) {
+    kernels::matmul_gelu(
+        backend,
+        {{rounded.data(), kept1.data(), h.data(), added1.data(), R, N, K, false, true, false, dtype, dtype}, z.data()},
+        stream);
+  });
+  matmul(device, {h.data(), kept2.data(), y.data(), added2.data(), R, out, N, false, true, false, dtype, dtype});
+
+  const Tensor::Recipe saved = x.dtype() == dtype ? x.recipe() : rounded.recipe();
+  const DType x_dtype = x.dtype();
+  return record("mlp", y, {x, weight1, bias1, weight2, bias2}, [=](const Tensor& dy, const Needs& needs) -> Gradients {
+    Gradients gradients(5);
+    const auto h_again = [&] { return gelu(z); };
+    if (needs[3]) gradients[3] = weight_gradient(dy, N, h_again, gradient_so_far(weight2));
+    if (needs[4]) gradients[4] = bias_gradient(dy);
+    if (!needs[0] && !needs[1] && !needs[2]) return gradients;
+    const Tensor dz = empty_like(z);
+    if (needs[2]) {
+      const MemoryScope scope(dy.device(), MemoryClass::gradient);
+      gradients[2] = zeros({N}, DType::f32, dy.device());
+    }
+    on(dy.device(), {"matmul_gelu_backward", {R, N, out}}, [&](auto backend, Stream stream) {
+      kernels::matmul_gelu_backward(
+          backend,
+          {{dy.data(), kept2.data(), dz.data(), nullptr, R, N, out, false, false, false, dtype, dtype},
+           z.data(),
+           needs[2] ? gradients[2].f32() : nullptr},
+          stream);
+    });
+    if (needs[1]) gradients[1] = weight_gradient(dz, K, saved, gradient_so_far(weight1));
+    const auto weight = [&] { return kept1; };
+    if (needs[0]) gradients[0] = input_gradient(dz, K, weight, x_dtype);
+    return gradients;
+  });
 }
 
 }  // namespace
@@ -120,8 +192,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType d
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType dtype, DType out) {
-  check(!bias.defined() || bias.shape() == Shape{weight.size(0)}, "linear: bias is ", bias.shape(), ", but weight is ",
-        weight.shape());
+  check_bias("linear", bias, weight);
   return product("linear", x, {weight}, bias, dtype, out);
 }
 
@@ -153,6 +224,16 @@ std::vector<Tensor> linear_each(const Tensor& x, const std::vector<Tensor>& weig
   on(x.device(), {"matmul", {R, columns, K}},
      [&](auto backend, Stream stream) { kernels::matmul_each(backend, products, stream); });
   return results;
+}
+
+Tensor mlp(const Tensor& x, const Tensor& weight1, const Tensor& bias1, const Tensor& weight2, const Tensor& bias2,
+           DType dtype) {
+  const char* chosen = x.device().context().kernels.of("mlp");
+  if (!chosen || std::string_view(chosen) == "separate")
+    return linear(gelu(linear(x, weight1, bias1, dtype)), weight2, bias2, dtype);
+  check_bias("mlp", bias1, weight1);
+  check_bias("mlp", bias2, weight2);
+  return mlp_by_epilogues(x, weight1, bias1, weight2, bias2, dtype);
 }
 
 }  // namespace nanovlm
