@@ -44,12 +44,16 @@ for bench in "$build"/bench/*; do
   [[ "$("$bench" --help)" == *--device* ]] || continue  # the others measure the host
   measure "$(basename "$bench")" "$(basename "$bench")"
 done
-# Attention's forward by wgmma waits for a time before it may be the default; bench/pixel_shuffle has both projectors.
+# What waits for a time before it may be the default: attention's forward by wgmma, GELU in the products' epilogues, and
+# the fused projector, which bench/pixel_shuffle has beside the other.
 for kernel in whole wgmma; do
   for preset in lm vit; do
     measure "attention-$preset-$kernel" attention --preset "$preset" --rope 0 --dtype bf16 --dir fwd --impl ours,cudnn \
       --kernel "attention=$kernel"
   done
+done
+for kernel in mlp=separate mlp=epilogue; do
+  measure "train_step-${kernel/=/-}" train_step --config 222m --batch 256 --dtype bf16 --padding packed --kernel "$kernel"
 done
 
 [ "${#failed[@]}" = 0 ] && exit
