@@ -301,14 +301,26 @@ class Unfused {
   Tensor q_, k_, one_q_, one_k_, one_v_, one_o_, scores_, weights_;
 };
 
-// The gradient by plain kernels, with the probabilities and the scores' gradient stored. The first call makes room.
+// What lies between the steps of NaiveBackward: one for all operands of a problem, since it is many times their size.
+struct NaiveRoom {
+  Tensor delta, p, ds;
+
+  void make(const Operands& x) {
+    if (p.defined()) return;
+    delta = empty_like(x.lse), p = empty({x.s.rows(), x.s.H, x.s.T}, DType::f32, x.q.device()), ds = empty_like(p);
+  }
+};
+
+// The gradient by plain kernels, with the probabilities and the scores' gradient stored.
 class NaiveBackward {
  public:
-  explicit NaiveBackward(const Operands& of) : x_(of), s_(of.s) {}
+  NaiveBackward(const Operands& of, std::shared_ptr<NaiveRoom> room)
+      : x_(of), s_(of.s), room_(std::move(room)), rotation_(of), q_(rotation_.place(of.q)), k_(rotation_.place(of.k)) {
+    room_->make(of);
+  }
 
-  void operator()() {
-    if (!rotation_) prepare();
-    rotation_->turn(x_.q, q_, s_.H), rotation_->turn(x_.k, k_, s_.G);
+  void operator()() const {
+    rotation_.turn(x_.q, q_, s_.H), rotation_.turn(x_.k, k_, s_.G);
     kernels::AttentionShape shape = x_.shape();
     shape.cos = shape.sin = nullptr;
     on(q_.device(), "naive_attention_backward", [&](auto backend, Stream stream) {
@@ -316,25 +328,20 @@ class NaiveBackward {
           backend,
           {{shape, q_.data(), k_.data(), x_.v.data(), s_.H * s_.D, s_.G * s_.D, s_.G * s_.D, x_.o.data(), x_.d_o.data(),
             x_.lse.f32(), x_.dq.data(), x_.dk.data(), x_.dv.data()},
-           delta_.f32(),
-           p_.f32(),
-           ds_.f32()},
+           room_->delta.f32(),
+           room_->p.f32(),
+           room_->ds.f32()},
           stream);
     });
-    rotation_->turn(x_.dq, x_.dq, s_.H, true), rotation_->turn(x_.dk, x_.dk, s_.G, true);
+    rotation_.turn(x_.dq, x_.dq, s_.H, true), rotation_.turn(x_.dk, x_.dk, s_.G, true);
   }
 
  private:
-  void prepare() {
-    rotation_.emplace(x_);
-    q_ = rotation_->place(x_.q), k_ = rotation_->place(x_.k);
-    delta_ = empty_like(x_.lse), p_ = empty({s_.rows(), s_.H, s_.T}, DType::f32, x_.q.device()), ds_ = empty_like(p_);
-  }
-
   const Operands& x_;
   Problem s_;
-  std::optional<Rotation> rotation_;
-  Tensor q_, k_, delta_, p_, ds_;
+  std::shared_ptr<NaiveRoom> room_;
+  Rotation rotation_;
+  Tensor q_, k_;
 };
 
 // cuDNN on an instance's operands. Its first call makes room for what lies between steps, so that machines and builds
@@ -374,7 +381,7 @@ class Cudnn {
 
   const Operands& x_;
   Problem s_;
-  std::shared_ptr<CudnnAttention> library_;  // of all instances of a problem: building a plan takes long
+  std::shared_ptr<CudnnAttention> library_;
   std::optional<Rotation> rotation_;
   Tensor q_, k_, stats_;
 };
@@ -384,48 +391,52 @@ bool has_cudnn(const Problem& s, const Device& device) {
   return device.kind() == DeviceKind::cuda && s.dtype == DType::bf16 && !s.leftpad;
 }
 
-Instance forward_instance(const Problem& s, const Device& device, uint64_t seed,
-                          const std::shared_ptr<CudnnAttention>& library) {
+// What all instances of a problem share.
+struct Shared {
+  std::shared_ptr<CudnnAttention> library;  // building a plan takes long
+  std::shared_ptr<NaiveRoom> naive;         // none where naive is not wanted
+};
+
+Instance forward_instance(const Problem& s, const Device& device, uint64_t seed, const Shared& shared) {
   const auto x = std::make_shared<Operands>(s, device, seed);
   Instance instance{[x] { x->forward(); }, [x] { return x->forward_outcomes(); }, {}};
-  if (device.kind() == DeviceKind::cpu && !s.leftpad) {
+  if (shared.naive && device.kind() == DeviceKind::cpu && !s.leftpad) {
     const auto unfused = std::make_shared<Unfused>(*x);
     instance.baselines.push_back({"naive", [x, unfused] { (*unfused)(); }});
   }
   if (has_cudnn(s, device)) {
-    const auto cudnn = std::make_shared<Cudnn>(*x, library);
+    const auto cudnn = std::make_shared<Cudnn>(*x, shared.library);
     instance.baselines.push_back({"cudnn", [x, cudnn] { cudnn->forward(); }, true});
   }
   return instance;
 }
 
-Instance backward_instance(const Problem& s, const Device& device, uint64_t seed,
-                           const std::shared_ptr<CudnnAttention>& library) {
+Instance backward_instance(const Problem& s, const Device& device, uint64_t seed, const Shared& shared) {
   const auto x = std::make_shared<Operands>(s, device, seed);
   x->forward();
   Instance instance{[x] { x->backward(); }, [x] { return x->backward_outcomes(); }, {}};
-  if (!s.leftpad) {
-    const auto naive = std::make_shared<NaiveBackward>(*x);
+  if (shared.naive && !s.leftpad) {
+    const auto naive = std::make_shared<NaiveBackward>(*x, shared.naive);
     instance.baselines.push_back(
         {"naive", [x, naive] { (*naive)(); }, false, {}, {"kernels/naive/naive.cu", "kernels/rope/rope.cu"}});
   }
   if (has_cudnn(s, device)) {
-    const auto cudnn = std::make_shared<Cudnn>(*x, library);
+    const auto cudnn = std::make_shared<Cudnn>(*x, shared.library);
     instance.baselines.push_back({"cudnn", [x, cudnn] { cudnn->backward(); }, true});
   }
   return instance;
 }
 
-Instance decode_instance(const Problem& s, const Device& device, uint64_t seed,
-                         const std::shared_ptr<CudnnAttention>&) {
+Instance decode_instance(const Problem& s, const Device& device, uint64_t seed, const Shared&) {
   const auto x = std::make_shared<DecodeOperands>(s, device, seed);
   return {[x] { x->run(); }, [x] { return x->outcomes(); }, {}};
 }
 
 // All directions of one problem.
-void add_cases(const Problem& s, const Device& device, std::vector<Case>& cases) {
-  const auto library =
-      std::make_shared<CudnnAttention>(CudnnAttention::Problem{s.B, s.T, s.H, s.G, s.D, s.causal, s.scale()}, device);
+void add_cases(const Problem& s, const Device& device, bool with_naive, std::vector<Case>& cases) {
+  const Shared shared{
+      std::make_shared<CudnnAttention>(CudnnAttention::Problem{s.B, s.T, s.H, s.G, s.D, s.causal, s.scale()}, device),
+      with_naive ? std::make_shared<NaiveRoom>() : nullptr};
   const auto add = [&](const std::string& dir, double flops, double bytes, const std::string& source, auto make) {
     Case c{dir == "decode" ? "attention_decode" : "attention",
            dir,
@@ -437,7 +448,7 @@ void add_cases(const Problem& s, const Device& device, std::vector<Case>& cases)
     if (dir == "bwd" && s.dtype == DType::f32 && s.T > 256)
       c.excesses = {
           {"attention", "bytes", 1.6, "beyond what a block holds, two kernels read q, k, v and do; training is bf16"}};
-    c.make = [=](uint64_t seed) { return make(s, device, seed, library); };
+    c.make = [=](uint64_t seed) { return make(s, device, seed, shared); };
     cases.push_back(std::move(c));
   };
   const double q = s.q_bytes(), kv = s.kv_bytes(), one = q / static_cast<double>(s.T);
@@ -465,7 +476,7 @@ int main(int argc, char** argv) {
       for (const DType dtype : request.dtypes)
         add_cases({request.batch_or(256, 12, dtype == DType::bf16 ? 4 : 2), T, lm ? 9 : 12, lm ? 3 : 12, 64, lm,
                    rope < 0 ? lm : rope == 1, mask == "leftpad", dtype},
-                  request.device, cases);
+                  request.device, request.impls.wanted("naive"), cases);
     return cases;
   });
 }
