@@ -55,7 +55,7 @@ struct Operands {
     for (const int64_t n : sizes) {
       p.push_back(normal({n}, DType::f32, random, device));
       m.push_back(normal({n}, DType::f32, random, device, 0.1f));
-      v.push_back(from_host(squares(normal({n}, DType::f32, random, Device::open("cpu"), 0.1f)), {n}, device));
+      v.push_back(from_host(squares(normal({n}, DType::f32, random, device, 0.1f)), {n}, device));
       g.push_back(normal({n}, DType::f32, random, device));
       copy.push_back(rounded_copy ? empty({n}, DType::bf16, device) : Tensor());
     }

@@ -8,7 +8,8 @@
 namespace nanovlm::bench {
 
 Tensor normal(Shape shape, DType dtype, Random& random, const Device& device, float deviation) {
-  const Device host = Device::open("cpu");
+  // One for all operands: a device has memory of its own, and the system clears what it takes anew.
+  static const Device host = Device::open("cpu");
   return to_device(cast(random_normal(std::move(shape), deviation, random, host), dtype), device);
 }
 
