@@ -50,6 +50,14 @@ class BenchReport(unittest.TestCase):
         for row in rows:
             self.assertFalse({"sm_mhz_min", "sm_mhz_max", "mem_mhz", "throttle"} & set(row))
 
+    def test_operands_that_fit_a_cache_are_not_called_cold(self):
+        short = ("--device", "cpu", "--impl", "ours", "--min-time", "0.01", "--min-samples", "1", "--json")
+        for tensors in ("1", "400"):  # a set of many small tensors costs no more than its bytes
+            bench = ("adamw", "--parameters", "1000", "--dtype", "bf16", "--tensors", tensors)
+            report = json.loads(self.run_bench(*short, bench=bench).stdout)
+            self.assertEqual({row["cache"] for row in report["rows"]}, {"cache"})
+            self.assertEqual(sum("not cold: 64 sets" in note for note in report["notes"]), len(report["rows"]))
+
     def test_naive_kernels_are_right(self):
         """A bench checks what it measures: on simt where it is named, else beside ours."""
         for bench in (
