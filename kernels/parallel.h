@@ -12,13 +12,13 @@ namespace nanovlm::kernels {
 class RegionOrder {
  public:
 #if defined(NANOVLM_TSAN)
-  void fork() { order_.store(1, std::memory_order_release); }
-  void begin() { order_.load(std::memory_order_acquire); }
-  void end() { order_.fetch_add(1, std::memory_order_release); }
-  void join() { order_.load(std::memory_order_acquire); }
+  void fork() { forked_.store(1, std::memory_order_release); }
+  void begin() { forked_.load(std::memory_order_acquire); }
+  void end() { ended_.fetch_add(1, std::memory_order_release); }
+  void join() { ended_.load(std::memory_order_acquire); }
 
  private:
-  std::atomic<int> order_ = 0;
+  std::atomic<int> forked_ = 0, ended_ = 0;  // one alone would order threads that begin late behind ended ones
 #else
   void fork() {}
   void begin() {}
