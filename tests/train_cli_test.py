@@ -52,6 +52,8 @@ class Train(unittest.TestCase):
     def run_train(self, *arguments, code=0):
         result = subprocess.run([os.path.join(BIN, "train"), *arguments], capture_output=True, text=True, timeout=300,
                                 env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+        if "no simt device: this build was made without it" in result.stderr:
+            self.skipTest(result.stderr)
         self.assertEqual(result.returncode, code, result.stderr[-2000:])
         return result
 
