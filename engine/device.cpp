@@ -54,6 +54,11 @@ std::unique_ptr<simt::Executor> executor_for([[maybe_unused]] DeviceKind kind) {
   return nullptr;
 }
 
+// Of a tensor without entries either address may be null, which memcpy must not be given.
+void copy_on_host(void* to, const void* from, int64_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
 // From NANOVLM_DEBUG=2 on every launch is waited for: the profile's times are its own, and a fault is named by kernel.
 std::unique_ptr<cuda::Gpu> gpu_for([[maybe_unused]] DeviceKind kind) {
 #if defined(NANOVLM_CUDA_KERNELS)
@@ -154,7 +159,7 @@ void Device::upload(void* to, const void* from, int64_t bytes) const {
 #if defined(NANOVLM_CUDA_KERNELS)
   if (kind() == DeviceKind::cuda) return context_->gpu->upload(to, from, static_cast<size_t>(bytes));
 #endif
-  std::memcpy(to, from, static_cast<size_t>(bytes));
+  copy_on_host(to, from, bytes);
 }
 
 void Device::download(void* to, const void* from, int64_t bytes) const {
@@ -162,14 +167,14 @@ void Device::download(void* to, const void* from, int64_t bytes) const {
 #if defined(NANOVLM_CUDA_KERNELS)
   if (kind() == DeviceKind::cuda) return context_->gpu->download(to, from, static_cast<size_t>(bytes));
 #endif
-  std::memcpy(to, from, static_cast<size_t>(bytes));
+  copy_on_host(to, from, bytes);
 }
 
 void Device::copy(void* to, const void* from, int64_t bytes) const {
 #if defined(NANOVLM_CUDA_KERNELS)
   if (kind() == DeviceKind::cuda) return context_->gpu->copy(to, from, static_cast<size_t>(bytes));
 #endif
-  std::memcpy(to, from, static_cast<size_t>(bytes));
+  copy_on_host(to, from, bytes);
 }
 
 void Device::synchronise() const {
