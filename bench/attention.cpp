@@ -3,10 +3,10 @@
 //
 // lm: 9 query heads on 3 key/value heads, causal, RoPE applied on the way; vit: 12 heads, every patch sees every patch;
 // head size 64. decode: one token a sequence over a cache of `seq` keys. Least bytes: q, k, v, o once (and their
-// gradients). naive, on the cpu: scores, softmax and their product with the values one after the other, heads gathered
-// first; backward everywhere: probabilities and the scores' gradient stored, a thread an entry, after and before
-// rotations by our own kernel. cudnn, on a GPU in bf16: cuDNN's attention on the same memory, between rotations by our
-// own kernel where RoPE is applied, since cuDNN has none; --rope 0 compares the bare products.
+// gradients). naive: scores, probabilities and their gradient stored, a thread an entry, rotations by our own kernel
+// before and after. separate, on the cpu: for every head the library's products, and a softmax between them. cudnn, on
+// a GPU in bf16: cuDNN's attention on the same memory, between rotations by our own kernel where RoPE is applied, since
+// cuDNN has none; --rope 0 compares the bare products.
 #include "kernels/attention/attention.h"
 
 #include <CLI/CLI.hpp>
@@ -301,33 +301,41 @@ class Unfused {
   Tensor q_, k_, one_q_, one_k_, one_v_, one_o_, scores_, weights_;
 };
 
-// What lies between the steps of NaiveBackward: one for all operands of a problem, since it is many times their size.
+// What lies between the steps of Naive: one for all operands of a problem, since it is many times their size.
 struct NaiveRoom {
   Tensor delta, p, ds;
 
-  void make(const Operands& x) {
-    if (p.defined()) return;
-    delta = empty_like(x.lse), p = empty({x.s.rows(), x.s.H, x.s.T}, DType::f32, x.q.device()), ds = empty_like(p);
+  void make(const Operands& x, bool backward) {
+    if (!p.defined()) p = empty({x.s.rows(), x.s.H, x.s.T}, DType::f32, x.q.device());
+    if (backward && !ds.defined()) delta = empty_like(x.lse), ds = empty_like(p);
   }
 };
 
-// The gradient by plain kernels, with the probabilities and the scores' gradient stored.
-class NaiveBackward {
+// Either direction by plain kernels, with the probabilities, and the scores' gradient, stored.
+class Naive {
  public:
-  NaiveBackward(const Operands& of, std::shared_ptr<NaiveRoom> room)
+  Naive(const Operands& of, std::shared_ptr<NaiveRoom> room, bool backward)
       : x_(of), s_(of.s), room_(std::move(room)), rotation_(of), q_(rotation_.place(of.q)), k_(rotation_.place(of.k)) {
-    room_->make(of);
+    room_->make(of, backward);
   }
 
-  void operator()() const {
-    rotation_.turn(x_.q, q_, s_.H), rotation_.turn(x_.k, k_, s_.G);
-    kernels::AttentionShape shape = x_.shape();
-    shape.cos = shape.sin = nullptr;
+  void forward() const {
+    turn();
+    on(q_.device(), "naive_attention", [&](auto backend, Stream stream) {
+      kernels::naive_attention(backend,
+                               {{shape(), q_.data(), k_.data(), x_.v.data(), s_.H * s_.D, s_.G * s_.D, s_.G * s_.D,
+                                 x_.o.data(), x_.lse.f32()},
+                                room_->p.f32()},
+                               stream);
+    });
+  }
+  void backward() const {
+    turn();
     on(q_.device(), "naive_attention_backward", [&](auto backend, Stream stream) {
       kernels::naive_attention_backward(
           backend,
-          {{shape, q_.data(), k_.data(), x_.v.data(), s_.H * s_.D, s_.G * s_.D, s_.G * s_.D, x_.o.data(), x_.d_o.data(),
-            x_.lse.f32(), x_.dq.data(), x_.dk.data(), x_.dv.data()},
+          {{shape(), q_.data(), k_.data(), x_.v.data(), s_.H * s_.D, s_.G * s_.D, s_.G * s_.D, x_.o.data(),
+            x_.d_o.data(), x_.lse.f32(), x_.dq.data(), x_.dk.data(), x_.dv.data()},
            room_->delta.f32(),
            room_->p.f32(),
            room_->ds.f32()},
@@ -337,6 +345,13 @@ class NaiveBackward {
   }
 
  private:
+  void turn() const { rotation_.turn(x_.q, q_, s_.H), rotation_.turn(x_.k, k_, s_.G); }
+  kernels::AttentionShape shape() const {
+    kernels::AttentionShape shape = x_.shape();
+    shape.cos = shape.sin = nullptr;
+    return shape;
+  }
+
   const Operands& x_;
   Problem s_;
   std::shared_ptr<NaiveRoom> room_;
@@ -397,12 +412,18 @@ struct Shared {
   std::shared_ptr<NaiveRoom> naive;         // none where naive is not wanted
 };
 
+const std::vector<std::string> kNaiveSources = {"kernels/naive/naive.cu", "kernels/rope/rope.cu"};
+
 Instance forward_instance(const Problem& s, const Device& device, uint64_t seed, const Shared& shared) {
   const auto x = std::make_shared<Operands>(s, device, seed);
   Instance instance{[x] { x->forward(); }, [x] { return x->forward_outcomes(); }, {}};
-  if (shared.naive && device.kind() == DeviceKind::cpu && !s.leftpad) {
+  if (shared.naive && !s.leftpad) {
+    const auto naive = std::make_shared<Naive>(*x, shared.naive, false);
+    instance.baselines.push_back({"naive", [x, naive] { naive->forward(); }, false, {}, kNaiveSources});
+  }
+  if (device.kind() == DeviceKind::cpu && !s.leftpad) {
     const auto unfused = std::make_shared<Unfused>(*x);
-    instance.baselines.push_back({"naive", [x, unfused] { (*unfused)(); }});
+    instance.baselines.push_back({"separate", [x, unfused] { (*unfused)(); }});
   }
   if (has_cudnn(s, device)) {
     const auto cudnn = std::make_shared<Cudnn>(*x, shared.library);
@@ -416,9 +437,8 @@ Instance backward_instance(const Problem& s, const Device& device, uint64_t seed
   x->forward();
   Instance instance{[x] { x->backward(); }, [x] { return x->backward_outcomes(); }, {}};
   if (shared.naive && !s.leftpad) {
-    const auto naive = std::make_shared<NaiveBackward>(*x, shared.naive);
-    instance.baselines.push_back(
-        {"naive", [x, naive] { (*naive)(); }, false, {}, {"kernels/naive/naive.cu", "kernels/rope/rope.cu"}});
+    const auto naive = std::make_shared<Naive>(*x, shared.naive, true);
+    instance.baselines.push_back({"naive", [x, naive] { naive->backward(); }, false, {}, kNaiveSources});
   }
   if (has_cudnn(s, device)) {
     const auto cudnn = std::make_shared<Cudnn>(*x, shared.library);

@@ -1,6 +1,8 @@
 // What one thread of a naive kernel does: entry i of a result. Internal linkage, since every backend compiles it.
 #pragma once
 #include <cmath>
+#include <stdexcept>
+#include <string>
 
 #include "kernels/naive/naive.h"
 
@@ -88,7 +90,7 @@ struct NaiveColumnSum {
   }
 };
 
-// ---- attention's gradient
+// ---- attention
 
 template <class T>
 NANOVLM_HOST_DEVICE float dot(const T* x, const T* y, int D) {
@@ -96,6 +98,69 @@ NANOVLM_HOST_DEVICE float dot(const T* x, const T* y, int D) {
   for (int d = 0; d < D; ++d) sum += static_cast<float>(x[d]) * static_cast<float>(y[d]);
   return sum;
 }
+
+// Which of a scores' matrix [R, H, T] entry i is.
+struct NaiveScore {
+  int64_t head, row, h, g, key;  // head of all R H
+  bool seen;
+
+  NANOVLM_HOST_DEVICE NaiveScore(const AttentionShape& s, int64_t i)
+      : head(i / s.longest),
+        row(head / s.H),
+        h(head % s.H),
+        g(h / (s.H / s.G)),
+        key(row / s.longest * s.longest + i % s.longest),
+        seen(!s.causal || key <= row) {}
+};
+
+// scale q . k; -inf where the query does not see the key
+template <class T, class A>
+NANOVLM_HOST_DEVICE float naive_score(const A& a, const NaiveScore& at) {
+  const AttentionShape& s = a.shape;
+  if (!at.seen) return -INFINITY;
+  return s.scale * dot(static_cast<const T*>(a.q) + at.row * a.q_stride + at.h * s.D,
+                       static_cast<const T*>(a.k) + at.key * a.k_stride + at.g * s.D, s.D);
+}
+
+// p [R, H, T] = scores
+template <class T>
+struct NaiveAttentionScores {
+  NaiveAttention n;
+  NANOVLM_HOST_DEVICE void operator()(int64_t i) const { n.p[i] = naive_score<T>(n.a, NaiveScore(n.a.shape, i)); }
+};
+
+// A row of p [R H, T] becomes probabilities, and its log-sum-exp an entry of lse.
+template <class T>
+struct NaiveSoftmax {
+  NaiveAttention n;
+  NANOVLM_HOST_DEVICE void operator()(int64_t i) const {
+    const int64_t keys = n.a.shape.longest;
+    float* const p = n.p + i * keys;
+    float max = -INFINITY, sum = 0;
+    for (int64_t j = 0; j < keys; ++j) max = fmaxf(max, p[j]);
+    for (int64_t j = 0; j < keys; ++j) sum += p[j] = expf(p[j] - max);
+    for (int64_t j = 0; j < keys; ++j) p[j] = rounded<T>(p[j] / sum);
+    if (n.a.lse) n.a.lse[i] = max + logf(sum);
+  }
+};
+
+// o [R, H, D] = p v
+template <class T>
+struct NaiveAttentionOutput {
+  NaiveAttention n;
+  NANOVLM_HOST_DEVICE void operator()(int64_t i) const {
+    const Attention& a = n.a;
+    const AttentionShape& s = a.shape;
+    const NaiveScore first(s, i / s.D * s.longest);
+    const T* const values = static_cast<const T*>(a.v) + first.key * a.v_stride + first.g * s.D + i % s.D;
+    float sum = 0;
+    for (int64_t j = 0; j < s.longest; ++j)
+      sum += n.p[first.head * s.longest + j] * static_cast<float>(values[j * a.v_stride]);
+    static_cast<T*>(a.o)[i] = T(sum);
+  }
+};
+
+// ---- attention's gradient
 
 // delta [R, H] = o . do
 template <class T>
@@ -114,16 +179,13 @@ struct NaiveScores {
   NANOVLM_HOST_DEVICE void operator()(int64_t i) const {
     const AttentionBackward& a = n.a;
     const AttentionShape& s = a.shape;
-    const int64_t j = i % s.longest, head = i / s.longest, h = head % s.H, row = head / s.H, g = h / (s.H / s.G);
-    const int64_t key = row / s.longest * s.longest + j;
+    const NaiveScore at(s, i);
     n.p[i] = n.ds[i] = 0;
-    if (s.causal && key > row) return;
-    const float score = dot(static_cast<const T*>(a.q) + row * a.q_stride + h * s.D,
-                            static_cast<const T*>(a.k) + key * a.k_stride + g * s.D, s.D);
-    const float dp =
-        dot(static_cast<const T*>(a.d_o) + head * s.D, static_cast<const T*>(a.v) + key * a.v_stride + g * s.D, s.D);
-    const float p = expf(s.scale * score - a.lse[head]);
-    n.p[i] = rounded<T>(p), n.ds[i] = rounded<T>(s.scale * p * (dp - n.delta[head]));
+    if (!at.seen) return;
+    const float p = expf(naive_score<T>(a, at) - a.lse[at.head]);
+    const float dp = dot(static_cast<const T*>(a.d_o) + at.head * s.D,
+                         static_cast<const T*>(a.v) + at.key * a.v_stride + at.g * s.D, s.D);
+    n.p[i] = rounded<T>(p), n.ds[i] = rounded<T>(s.scale * p * (dp - n.delta[at.head]));
   }
 };
 
@@ -190,14 +252,29 @@ void naive_patch_embedding_backward_by(const PatchEmbeddingBackward& a, const En
   if (a.dposition) entries("naive_patch_dposition", P * a.C, NaiveColumnSum{a.dy, a.dposition, a.B, P * a.C});
 }
 
+inline void check_naive(const char* name, const AttentionShape& s) {
+  if (s.cos || s.key_mask || s.R != s.S * s.longest)
+    throw std::invalid_argument(std::string(name) + ": has neither RoPE, mask, nor segments of unequal length");
+}
+
+template <class Entries>
+void naive_attention_by(const NaiveAttention& n, const Entries& entries) {
+  const AttentionShape& s = n.a.shape;
+  check_naive("naive_attention", s);
+  with_float(s.dtype, [&]<class T>(Type<T>) {
+    entries("naive_attention_scores", s.R * s.H * s.longest, NaiveAttentionScores<T>{n});
+    entries("naive_attention_softmax", s.R * s.H, NaiveSoftmax<T>{n});
+    entries("naive_attention_output", s.R * s.H * s.D, NaiveAttentionOutput<T>{n});
+  });
+}
+
 template <class Entries>
 void naive_attention_backward_by(const NaiveAttentionBackward& n, const Entries& entries) {
   const AttentionShape& s = n.a.shape;
-  if (s.cos || s.key_mask || s.R != s.S * s.longest)
-    throw std::invalid_argument("naive_attention_backward: has neither RoPE, mask, nor segments of unequal length");
+  check_naive("naive_attention_backward", s);
   with_float(s.dtype, [&]<class T>(Type<T>) {
     entries("naive_attention_delta", s.R * s.H, NaiveDelta<T>{n});
-    entries("naive_attention_scores", s.R * s.H * s.longest, NaiveScores<T>{n});
+    entries("naive_attention_dscores", s.R * s.H * s.longest, NaiveScores<T>{n});
     entries("naive_attention_dq", s.R * s.H * s.D, NaiveDq<T>{n});
     entries("naive_attention_dkv", s.R * s.G * s.D, NaiveDkv<T>{n});
   });

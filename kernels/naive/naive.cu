@@ -36,6 +36,10 @@ void naive_patch_embedding_backward(ThisBackend, const PatchEmbeddingBackward& a
   naive_patch_embedding_backward_by(a, on_stream(stream));
 }
 template <>
+void naive_attention(ThisBackend, const NaiveAttention& n, Stream stream) {
+  naive_attention_by(n, on_stream(stream));
+}
+template <>
 void naive_attention_backward(ThisBackend, const NaiveAttentionBackward& n, Stream stream) {
   naive_attention_backward_by(n, on_stream(stream));
 }

@@ -7,7 +7,13 @@
 
 namespace nanovlm::kernels {
 
-// Of segments that are all `longest` rows long, without mask and RoPE (q and k come rotated, dq and dk leave so).
+// Of segments that are all `longest` rows long, without mask and RoPE (q and k come rotated).
+struct NaiveAttention {
+  Attention a;
+  float* p;  // [R, H, longest] scratch: scores, then probabilities
+};
+
+// The same; dq and dk leave rotated.
 struct NaiveAttentionBackward {
   AttentionBackward a;
   float* delta;   // [R, H] scratch
@@ -21,6 +27,8 @@ void naive_patch_embedding(Backend, const PatchEmbedding&, Stream);
 // Without dimages.
 template <class Backend>
 void naive_patch_embedding_backward(Backend, const PatchEmbeddingBackward&, Stream);
+template <class Backend>
+void naive_attention(Backend, const NaiveAttention&, Stream);
 template <class Backend>
 void naive_attention_backward(Backend, const NaiveAttentionBackward&, Stream);
 

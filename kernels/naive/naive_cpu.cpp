@@ -26,6 +26,10 @@ void naive_patch_embedding_backward(ThisBackend, const PatchEmbeddingBackward& a
   naive_patch_embedding_backward_by(a, kOnThreads);
 }
 template <>
+void naive_attention(ThisBackend, const NaiveAttention& n, Stream) {
+  naive_attention_by(n, kOnThreads);
+}
+template <>
 void naive_attention_backward(ThisBackend, const NaiveAttentionBackward& n, Stream) {
   naive_attention_backward_by(n, kOnThreads);
 }
