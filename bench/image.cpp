@@ -85,7 +85,7 @@ int main(int argc, char** argv) try {
   }
   report.note("one thread; size " + std::to_string(size) + " x " + std::to_string(size));
   return report.finish();
-} catch (const Error& error) {
+} catch (const std::exception& error) {
   std::fprintf(stderr, "bench/image: %s\n", error.what());
   return 1;
 }

@@ -3,7 +3,7 @@
 //
 // One step of training: forward, backward, AdamW. The batch is synthetic but shaped like nanoVLM's data: left-padded
 // texts whose lengths and label shares vary. With --peer, a command that times the same step elsewhere
-// (bench/peers/train_step.py) is run on the very same batch, in turns with ours, and the ratio printed.
+// (bench/peers/train_step.py) is run on the very same batch, after ours, and the ratio printed.
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>

@@ -89,7 +89,7 @@ DeviceContext::DeviceContext(DeviceKind kind)
 #endif
 }
 
-// Segments of the simt device come from the executor, which puts red zones round them.
+// Segments of the simt device come from the executor, whose instrumented build refuses accesses outside of them.
 CachingAllocator::Source DeviceContext::segments() const {
 #if defined(NANOVLM_SIMT_KERNELS)
   if (simt::Executor* const from = executor.get())

@@ -2,11 +2,12 @@
 //
 //   launch("name", kernel<T>, {grid, block, shared_bytes, stream}, arguments...)     the only way to start a kernel
 //   GPU_SHARED(float, tile, [32][33]);   GPU_SHARED_DYNAMIC(bf16, tiles);             the only ways to shared memory
-//   threadIdx blockIdx blockDim gridDim, __syncthreads, __syncwarp, __shfl*_sync, __ballot_sync, __any_sync,
-//   __all_sync, atomicAdd/Min/Max/Exch/CAS, __threadfence, C's float functions, rsqrtf, min, max ld16 st16 ld8 st8,
-//   cp_async16 + cp_async_commit + cp_async_wait<N>, ldmatrix_x2/x4(_trans), mma_m16n8k16, ex2, to_bf16, pack_bf16,
-//   low_bf16, high_bf16                                          PTX wrappers, simt/ptx.h says what each does warp_sum,
-//   warp_max, block_sum, block_max                                         below
+//
+// CUDA's own: threadIdx blockIdx blockDim gridDim, __syncthreads, __syncwarp, __shfl*_sync, __ballot_sync, __any_sync,
+// __all_sync, atomicAdd/Min/Max/Exch/CAS, __threadfence, C's float functions, rsqrtf, min, max.
+// PTX wrappers, of which simt/ptx.h says what each does: ld16 st16 ld8 st8, cp_async16 + cp_async_commit +
+// cp_async_wait<N>, ldmatrix_x2/x4(_trans), mma_m16n8k16, ex2, to_bf16, pack_bf16, low_bf16, high_bf16.
+// Below: warp_sum, warp_max, block_sum, block_max.
 //
 // The rules for kernel code are in docs/add-a-kernel.md.
 #pragma once

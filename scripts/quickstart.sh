@@ -22,6 +22,12 @@ while [ $# -gt 0 ]; do
   esac
 done
 out=${out:-out/$name}
+# What a run replaces is an earlier one's, which has left its train.log, and nothing else.
+replaceable() {
+  [ ! -e "$1" ] || [ -f "$1/train.log" ] || [ -z "$(ls -A "$1")" ] ||
+    { echo "quickstart: $1 is there and is no earlier run's: it has no train.log; choose another --out" >&2; exit 2; }
+}
+replaceable "$out"
 SECONDS=0
 step() { printf '\n[%02d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*" >&2; }
 
@@ -51,6 +57,7 @@ fi
 
 train() { # preset, folder, further flags
   local preset=$1 folder=$2; shift 2
+  replaceable "$folder"
   rm -rf "$folder" && mkdir -p "$folder"
   "$bin/train" --config "$preset" --train_dataset "$data" --out "$folder" "$@" >"$folder/train.log"
 }

@@ -21,12 +21,14 @@ struct Rule {
 // The files that implement the vocabulary.
 const std::set<std::string> kVocabulary = {"kernels/cuda/words.cuh", "kernels/cuda/ptx.cuh", "kernels/cuda/hopper.cuh"};
 
+// Kernel files, and headers that they may share with the host: all but those of the executor, which no kernel sees.
 std::vector<fs::path> kernel_sources(const fs::path& root) {
   std::vector<fs::path> files;
   for (const char* folder : {"kernels", "tests/simt_kernels"})
     for (const auto& entry : fs::recursive_directory_iterator(root / folder)) {
       const std::string extension = entry.path().extension().string();
-      if (extension == ".cu" || extension == ".cuh") files.push_back(entry.path());
+      const bool header = extension == ".h" && entry.path().parent_path().filename() != "simt";
+      if (extension == ".cu" || extension == ".cuh" || header) files.push_back(entry.path());
     }
   return files;
 }

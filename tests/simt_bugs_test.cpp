@@ -149,6 +149,10 @@ TEST_CASE("planted: shared memory out of bounds") {
   };
   require_named(kSharedIndexLine, "out of bounds: index 64 of shared array 'tile', which has 64",
                 with_output(shared_index_out_of_bounds));
+  require_named(kSecondDynamicLine, "'second' and 'first' are both GPU_SHARED_DYNAMIC", [](simt::Executor& executor) {
+    SimtArray<float> out(executor, kThreads);
+    launch("planted", two_dynamic_arrays, {1, kThreads, 1024, executor.stream()}, out.data());
+  });
   if (kInstrumented) {
     require_named(kSharedPointerLine, "", with_output(shared_pointer_out_of_bounds));
   } else {  // the red zone tells the array, not the line

@@ -73,6 +73,16 @@ TEST_CASE("counted: active lanes") {
   CHECK(report.requests == 4);
   CHECK(report.lanes == 4 * 16);
 }
+
+TEST_CASE("counted: accesses wider than a load") {
+  const simt::KernelReport report = report_of([&](simt::Executor& executor) {
+    SimtArray<Wide> x(executor, std::vector<Wide>(32)), y(executor, 32);
+    launch("copy_wide", copy_wide, {1, 32, 0, executor.stream()}, x.data(), y.data());
+  });
+  CHECK(report.sectors == 2 * 32 * 96 / 32);
+  CHECK(report.ideal_sectors == report.sectors);
+  CHECK(report.wavefronts == report.ideal_wavefronts);
+}
 #endif
 
 TEST_CASE("a static report names its bound and what is wasted") {

@@ -54,16 +54,24 @@ class Event {
 // would count: some microseconds each. It opens by itself after a while, in case a call waits for the stream.
 class Gate {
  public:
-  explicit Gate(const cuda::Gpu& gpu) {
+  explicit Gate(const cuda::Gpu& gpu) : stream_(gpu.compute_stream()) {
     const auto hold = [](void* gate) {
       const auto limit = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
       while (!static_cast<Gate*>(gate)->open_ && std::chrono::steady_clock::now() < limit) continue;
     };
-    cuda::check(cudaLaunchHostFunc(gpu.compute_stream(), hold, this), "bench: holding the stream");
+    cuda::check(cudaLaunchHostFunc(stream_, hold, this), "bench: holding the stream");
   }
+  // Where what was to be timed has thrown, the stream may still be at the gate.
+  ~Gate() {
+    open();
+    cudaStreamSynchronize(stream_);
+  }
+  Gate(const Gate&) = delete;
+  Gate& operator=(const Gate&) = delete;
   void open() { open_ = true; }
 
  private:
+  CUstream_st* stream_;
   std::atomic<bool> open_ = false;
 };
 

@@ -27,11 +27,12 @@ bool CompiledKernels::available() { return true; }
 void CompiledKernels::compile(const std::vector<std::string>& sources) {
   std::string files;
   for (const std::string& source : sources)
-    if (done_.insert(source).second) files += " " NANOVLM_SOURCE "/" + source;
+    if (done_.insert(source).second) files += " '" NANOVLM_SOURCE "/" + source + "'";
   if (files.empty()) return;
-  const nlohmann::json table = run_peer("python3 " NANOVLM_SOURCE "/tools/kernel_table.py --json --nvcc " NANOVLM_NVCC
-                                        " --arch 90a " NANOVLM_REPORTS +
-                                        files);
+  const nlohmann::json table =
+      run_peer("python3 '" NANOVLM_SOURCE "/tools/kernel_table.py' --json --nvcc '" NANOVLM_NVCC
+               "' --arch 90a " NANOVLM_REPORTS +
+               files);
   for (const auto& kernel : table.at("kernels"))
     kernels_[common_name(kernel.at("signature"))] = {kernel.at("registers").get<int>(),
                                                      kernel.at("spilled").get<int>()};

@@ -14,7 +14,6 @@
 
 #include "engine/error.h"
 #include "kernels/cpu.h"
-#include "kernels/parallel.h"
 
 namespace nanovlm::bench {
 namespace {
@@ -65,32 +64,8 @@ std::vector<Timing> time_in_turns(const std::vector<std::function<void()>>& fs, 
   return timings;
 }
 
-double read_bandwidth() {
-  constexpr int64_t kWords = (int64_t{256} << 20) / 8;
-  std::vector<uint64_t> memory(kWords, 1);
-  uint64_t sink = 0;
-  const Timing timing = time(
-      [&] {
-        std::vector<uint64_t> sums(static_cast<size_t>(omp_get_max_threads()) * 8, 0);
-        kernels::parallel_for(kWords, 1 << 16, [&](int64_t begin, int64_t end) {
-          uint64_t sum[8] = {};
-          for (int64_t i = begin; i + 8 <= end; i += 8)
-            for (int j = 0; j < 8; ++j) sum[j] += memory[static_cast<size_t>(i + j)];
-          uint64_t total = 0;
-          for (const uint64_t s : sum) total += s;
-          sums[static_cast<size_t>(omp_get_thread_num()) * 8] = total;
-        });
-        for (const uint64_t s : sums) sink += s;
-      },
-      {.min_seconds = 0.3});
-  require(sink != 0, "reading memory gave nothing");
-  return kWords * 8 / timing.least;
-}
-
 Report::Report(const std::string& subject) : subject_(subject), app_(std::make_unique<CLI::App>("bench/" + subject)) {
-  app_->add_option("--json", json_path_, "JSON to this file, or to stdout without one")
-      ->expected(0, 1)
-      ->each([this](const std::string&) { json_ = true; });
+  app_->add_option("--json", json_path_, "JSON to this file, or to stdout without one")->expected(0, 1);
   app_->add_option("--csv", csv_path_, "comma-separated values to this file");
   app_->add_option("--md", md_path_, "a Markdown table to this file");
 }

@@ -42,9 +42,6 @@ Timing time(const std::function<void()>& f, const TimingOptions& options = {});
 // Times several implementations in turns, so that whatever else the machine does falls on all of them.
 std::vector<Timing> time_in_turns(const std::vector<std::function<void()>>& fs, const TimingOptions& options = {});
 
-// Bytes a second when `threads` read 256 MiB that no cache holds: the ceiling of everything bound by memory.
-double read_bandwidth();
-
 // A table that grows by rows: columns in the order they first appear.
 class Report {
  public:

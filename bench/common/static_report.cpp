@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <set>
 
 #include "kernels/simt/site.h"
 
@@ -108,6 +109,7 @@ class Judge {
     const auto known = std::find_if(case_.excesses.begin(), case_.excesses.end(), [&](const KnownExcess& excess) {
       return excess.kernel == kernel && excess.figure == figure;
     });
+    if (known != case_.excesses.end()) seen_.insert(&*known);
     if (known == case_.excesses.end()) {
       if (found > limit) lines_.push_back(figure_text(kernel, figure, found, limit));
     } else if (found > known->at_most) {
@@ -116,10 +118,17 @@ class Judge {
       lines_.push_back(figure_text(kernel, figure, found, limit) + ": no longer an excess, yet listed as one");
     }
   }
-  std::vector<std::string> take() { return std::move(lines_); }
+  std::vector<std::string> take() {
+    for (const KnownExcess& excess : case_.excesses)
+      if (!seen_.contains(&excess))
+        lines_.push_back(excess.kernel + ": " + excess.figure +
+                         " is listed as an excess, but nothing of that name has run");
+    return std::move(lines_);
+  }
 
  private:
   const Case& case_;
+  std::set<const KnownExcess*> seen_;
   std::vector<std::string> lines_;
 };
 

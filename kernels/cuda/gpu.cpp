@@ -154,8 +154,12 @@ void Gpu::synchronise(const char* operation) {
     *launches_ = {};
     return;
   }
-  throw std::runtime_error(std::string(operation) + ": CUDA says: " + cudaGetErrorString(error) + "; one of " +
-                           std::to_string(launches_->count) + " launches failed, newest first: " + launches_->text() +
+  fail(operation, cudaGetErrorString(error));
+}
+
+void Gpu::fail(const std::string& operation, const char* said) const {
+  throw std::runtime_error(operation + ": CUDA says: " + said + "; one of " + std::to_string(launches_->count) +
+                           " launches failed, newest first: " + launches_->text() +
                            "; NANOVLM_DEBUG=2 waits for each and names the one");
 }
 
@@ -179,10 +183,12 @@ void Gpu::allow_shared_memory(const void* kernel, const char* name, const kernel
 
 template <class Launch>
 void Gpu::note(const Launch& launch) {
-  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) check(error, describe(launch));
+  const cudaError_t refused = cudaGetLastError();
+  if (refused != cudaSuccess && options_.synchronous) check(refused, describe(launch));
   ++launches_->count;
   launches_->newest.push_front(launch);
   if (launches_->newest.size() > kLaunchesNamed) launches_->newest.pop_back();
+  if (refused != cudaSuccess) fail(describe(launch), cudaGetErrorString(refused));
   if (!options_.synchronous) return;
   if (const cudaError_t error = cudaStreamSynchronize(compute_); error != cudaSuccess) check(error, describe(launch));
 }

@@ -71,7 +71,8 @@ class Gpu {
   CUstream_st* compute_stream() const { return compute_; }
   int64_t shared_limit() const;  // bytes of shared memory that a block may have
   void allow_shared_memory(const void* kernel, const char* name, const kernels::LaunchShape& shape);
-  // Called after each launch. Throws where it was refused.
+  // Called after each launch. Throws where it was refused, or where an earlier one is found to have failed: which of
+  // the two is not known, so it names the launches since the last wait.
   void launched(const char* name, const kernels::LaunchShape& shape);
   void launched(const kernels::Matmul& product);
   void replayed(size_t launches);  // after a graph was started
@@ -81,6 +82,7 @@ class Gpu {
   struct Launches;  // since the last wait
   template <class Launch>
   void note(const Launch& launch);
+  [[noreturn]] void fail(const std::string& operation, const char* said) const;
 
   Options options_;
   CUstream_st *compute_ = nullptr, *copies_ = nullptr;

@@ -331,6 +331,9 @@ void Block::tick(const void* instruction) {
 // ---- shared memory and copies
 
 char* Block::declare_shared(const SharedKey& key, int64_t bytes) {
+  if (const SharedKey* other = shared_.dynamic(); key.dynamic && other && other != &key)
+    fail(key.where, "shared memory: '", key.name, "' and '", other->name,
+         "' are both GPU_SHARED_DYNAMIC, but a block has one such array: on a GPU they are the same bytes");
   char* memory = shared_.declare(key, bytes);
   const int64_t dynamic = launch_->shape.shared_bytes, fixed = shared_.static_bytes();
   if (!memory || fixed > kStaticSharedLimit || fixed + dynamic > options_->shared_limit)

@@ -83,7 +83,8 @@ class Executor {
   static Executor& of(Stream stream, const char* kernel);
 
   // Device memory with red zones, filled with NaN. 256-byte aligned; freed by free(). Kernels of the instrumented build
-  // may touch no other. Never null: throws std::bad_alloc.
+  // may leave it for the host's memory, but not for a red zone or what has been freed. Never null: throws
+  // std::bad_alloc.
   void* allocate(int64_t bytes);
   void free(void* memory);
   // Throws where a red zone has been written.

@@ -57,7 +57,8 @@ struct Bounds {
 };
 Bounds bounds(const KernelReport& report, const Gpu& gpu);
 
-// Blocks that one multiprocessor holds at once (sm_80 and sm_90: 65,536 registers, 2,048 threads, 32 blocks, 227 KB).
+// Blocks that one multiprocessor holds at once (sm_90: 65,536 registers, 2,048 threads, 32 blocks, 228 KB of shared
+// memory).
 int blocks_at_once(const KernelReport& report, const Compiled& compiled);
 
 // The static report of a kernel in one line: a bound and a checklist, no time. Without `compiled` it says nothing of

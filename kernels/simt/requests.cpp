@@ -9,10 +9,10 @@ namespace {
 constexpr int kLanes = 32, kBanks = 32;
 constexpr uintptr_t kSector = 32, kWord = 4;
 
-// The distinct values among the n first of `values`, sorted; returns how many.
-int sort_unique(uintptr_t* values, int n) {
-  if (!std::is_sorted(values, values + n)) std::sort(values, values + n);
-  return static_cast<int>(std::unique(values, values + n) - values);
+// The distinct values, sorted.
+void sort_unique(std::vector<uintptr_t>& values) {
+  if (!std::is_sorted(values.begin(), values.end())) std::sort(values.begin(), values.end());
+  values.erase(std::unique(values.begin(), values.end()), values.end());
 }
 
 }  // namespace
@@ -74,19 +74,23 @@ void Requests::count(const Request& request, SiteId site) {
 }
 
 void Requests::count_sectors(const Request& request, LineReport& line) {
-  uintptr_t addresses[kLanes], sectors[2 * kLanes];
-  int n = 0, touched = 0;
+  distinct_.clear();
   for (uint32_t left = request.lanes; left != 0; left &= left - 1)
-    addresses[n++] = request.address[std::countr_zero(left)];
-  n = sort_unique(addresses, n);
-  for (int i = 0; i < n; ++i)
-    for (uintptr_t sector = addresses[i] / kSector;
-         sector <= (addresses[i] + static_cast<uintptr_t>(request.bytes) - 1) / kSector; ++sector)
-      if (touched == 0 || sectors[touched - 1] != sector) sectors[touched++] = sector;
-  const int ideal = (n * request.bytes + static_cast<int>(kSector) - 1) / static_cast<int>(kSector);
+    distinct_.push_back(request.address[std::countr_zero(left)]);
+  sort_unique(distinct_);
+  uintptr_t last = 0;  // sector; they come in order
+  int touched = 0;
+  for (const uintptr_t address : distinct_)
+    for (uintptr_t sector = address / kSector;
+         sector <= (address + static_cast<uintptr_t>(request.bytes) - 1) / kSector; ++sector) {
+      if (touched > 0 && sector <= last) continue;
+      last = sector, ++touched;
+      touch(sector, request.write);
+    }
+  const int ideal =
+      (static_cast<int>(distinct_.size()) * request.bytes + static_cast<int>(kSector) - 1) / static_cast<int>(kSector);
   report_->sectors += touched, line.sectors += touched;
   report_->ideal_sectors += ideal, line.ideal_sectors += ideal;
-  for (int i = 0; i < touched; ++i) touch(sectors[i], request.write);
 }
 
 // A sector comes from memory where it is read before it is written, and goes back once where it is written.
@@ -103,18 +107,18 @@ void Requests::touch(uintptr_t sector, bool write) {
 void Requests::count_wavefronts(const Request& request, LineReport& line) {
   const int group = request.bytes <= 4 ? 32 : request.bytes == 8 ? 16 : 8;
   for (int first = 0; first < kLanes; first += group) {
-    uintptr_t words[kLanes * 4];
-    int n = 0;
+    distinct_.clear();  // words
     for (int lane = first; lane < first + group; ++lane)
       if (request.lanes >> lane & 1)
         for (uintptr_t word = request.address[lane] / kWord;
              word <= (request.address[lane] + static_cast<uintptr_t>(request.bytes) - 1) / kWord; ++word)
-          words[n++] = word;
-    if (n == 0) continue;
-    n = sort_unique(words, n);
+          distinct_.push_back(word);
+    if (distinct_.empty()) continue;
+    sort_unique(distinct_);
     int in_bank[kBanks] = {};
-    for (int i = 0; i < n; ++i) ++in_bank[words[i] % kBanks];
-    const int passes = *std::max_element(in_bank, in_bank + kBanks), ideal = (n + kBanks - 1) / kBanks;
+    for (const uintptr_t word : distinct_) ++in_bank[word % kBanks];
+    const int passes = *std::max_element(in_bank, in_bank + kBanks);
+    const int ideal = (static_cast<int>(distinct_.size()) + kBanks - 1) / kBanks;
     report_->wavefronts += passes, line.wavefronts += passes;
     report_->ideal_wavefronts += ideal, line.ideal_wavefronts += ideal;
   }

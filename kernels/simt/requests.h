@@ -51,6 +51,7 @@ class Requests {
   std::vector<std::vector<Stream>> streams_;        // by warp and site
   std::vector<std::vector<SiteId>> listed_;         // by warp: the sites with anything since it last met
   std::unordered_map<uintptr_t, uint8_t> touched_;  // sectors of this launch: 1 read from memory, 2 written
+  std::vector<uintptr_t> distinct_;                 // of the request being counted
 };
 
 }  // namespace nanovlm::simt

@@ -52,6 +52,12 @@ const SharedArrayRecord* SharedMemory::find(const void* address) const {
   return nullptr;
 }
 
+const SharedKey* SharedMemory::dynamic() const {
+  for (const SharedArrayRecord& array : arrays_)
+    if (array.key->dynamic) return array.key;
+  return nullptr;
+}
+
 int64_t SharedMemory::static_bytes() const {
   int64_t sum = 0;
   for (const SharedArrayRecord& array : arrays_) sum += array.key->dynamic ? 0 : array.bytes;

@@ -42,7 +42,8 @@ class SharedMemory {
   int64_t offset(const void* address) const { return static_cast<const char*>(address) - memory_.get(); }
   char* at(int64_t offset) const { return memory_.get() + offset; }
   int64_t capacity() const { return capacity_; }
-  int64_t static_bytes() const;  // of the arrays declared so far, but not the dynamic one
+  const SharedKey* dynamic() const;  // the array of that kind declared so far, or null
+  int64_t static_bytes() const;      // of the others
 
  private:
   struct Free {

@@ -24,4 +24,17 @@ __global__ void half_of_the_lanes(const float* x, float* y) {
   if (i % 2 == 0) y[i] = x[i];
 }
 
+struct Wide {
+  float entries[24];
+};
+
+// Accesses of 96 bytes a lane.
+__global__ void copy_wide(const Wide* x, Wide* y) {
+  GPU_SHARED(Wide, tile, [32]);
+  const int i = static_cast<int>(threadIdx.x);
+  tile[i] = x[i];
+  __syncwarp();
+  y[i] = tile[i];
+}
+
 }  // namespace nanovlm::kernels

@@ -116,6 +116,15 @@ __global__ void shared_index_out_of_bounds(float* y) {
   y[i] = 1;
 }
 
+inline constexpr int kSecondDynamicLine = __LINE__ + 3;
+__global__ void two_dynamic_arrays(float* y) {
+  GPU_SHARED_DYNAMIC(float, first);
+  GPU_SHARED_DYNAMIC(float, second);
+  const int i = static_cast<int>(threadIdx.x);
+  first[i] = 1, second[i] = 2;
+  y[i] = first[i];
+}
+
 inline constexpr int kSharedPointerLine = __LINE__ + 5;
 __global__ void shared_pointer_out_of_bounds(float* y) {
   GPU_SHARED(float, tile, [kThreads]);
