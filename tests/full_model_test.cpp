@@ -44,8 +44,9 @@ VisionLanguageModel formula_model(const Device& device, uint64_t salt) {
   walk(model, "", [&](const std::string& name, Tensor& x) {
     const uint64_t hash = hash_of(name) ^ salt;
     const Range range = range_of(name);
+    float* const values = x.f32();
     kernels::parallel_for(x.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) x.f32()[i] = weight_at(hash, static_cast<uint64_t>(i), range);
+      for (int64_t i = begin; i < end; ++i) values[i] = weight_at(hash, static_cast<uint64_t>(i), range);
     });
   });
   return model;
