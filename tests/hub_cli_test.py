@@ -51,7 +51,8 @@ class HubTest(unittest.TestCase):
         self.cache = os.path.join(self.home, "hub")
 
     def environment(self, **more):
-        kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
+        names = ("PATH", "LD_LIBRARY_PATH", "LANG", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS")
+        kept = {name: os.environ[name] for name in names if name in os.environ}
         return {
             **kept,
             "HOME": self.home,
