@@ -28,7 +28,7 @@ class Graph {
 
 namespace {
 
-// a + b where both are given; the sum reuses a's storage, which nothing else reads by then.
+// a + b where both are given; in a's memory, where that is ours alone.
 Tensor accumulate(Tensor a, Tensor b, bool a_is_ours) {
   if (!a.defined()) return b;
   Tensor y = a_is_ours ? a : empty_like(a);
@@ -53,29 +53,61 @@ void check_gradient(const Node& node, size_t i, const Tensor& gradient) {
   const Node::Input& input = node.inputs[i];
   check(gradient.shape() == input.shape && gradient.dtype() == input.dtype, node.name, ": gradient of input ", i,
         " is ", gradient.shape(), " ", gradient.dtype(), ", but the input is ", input.shape, " ", input.dtype);
+  check(gradient.is_contiguous(), node.name, ": gradient of input ", i, " is not contiguous");
 }
 
-// Every node that root depends on, newest first; counts how often each leaf is used.
+// Which gradients lie in memory that others may read: views of what arrived, as add and view return them, and of each
+// other.
+std::vector<bool> shared_of(const Gradients& gradients, const Gradients& arrived) {
+  std::vector<bool> shared;
+  for (const Tensor& gradient : gradients) {
+    const auto overlaps = [&](const Tensor& other) { return &other != &gradient && other.overlaps(gradient); };
+    shared.push_back(std::any_of(arrived.begin(), arrived.end(), overlaps) ||
+                     std::any_of(gradients.begin(), gradients.end(), overlaps));
+  }
+  return shared;
+}
+
+void add_to_leaf(Leaf& leaf, Tensor gradient, bool shared) {
+  if (!leaf.grad.defined()) {
+    leaf.grad = std::move(gradient);
+    leaf.shared = shared;
+    return;
+  }
+  const bool added_in_place = !leaf.shared && leaf.grad.data() == gradient.data();
+  if (!added_in_place) leaf.grad = accumulate(std::move(leaf.grad), std::move(gradient), !leaf.shared);
+  leaf.shared = false;
+}
+
+// Every node that root depends on, newest first; counts how often each leaf is used. A backward that threw may have
+// left counts and gradients that were on their way.
 std::vector<std::shared_ptr<Node>> reachable(const std::shared_ptr<Node>& root) {
   std::vector<std::shared_ptr<Node>> nodes = {root};
   std::unordered_set<const Node*> seen = {root.get()};
-  for (size_t i = 0; i < nodes.size(); ++i)
-    for (const Node::Input& input : nodes[i]->inputs) {
-      if (input.leaf) ++input.leaf->uses;
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    Node& node = *nodes[i];
+    check(node.backward != nullptr, node.name, ": backward was called twice on the same graph");
+    node.arrived.assign(node.output_shapes.size(), {});
+    for (const Node::Input& input : node.inputs) {
+      if (input.leaf) input.leaf->uses = 0;
       if (input.node && seen.insert(input.node.get()).second) nodes.push_back(input.node);
     }
+  }
+  for (const auto& node : nodes)
+    for (const Node::Input& input : node->inputs)
+      if (input.leaf) ++input.leaf->uses;
   std::sort(nodes.begin(), nodes.end(), [](const auto& a, const auto& b) { return a->order > b->order; });
   return nodes;
 }
 
 // Runs the node's closure on what has arrived, and hands the results to its inputs.
 void run(Node& node, const std::function<void(Leaf&)>& leaf_done) {
-  check(node.backward != nullptr, node.name, ": backward was called twice on the same graph");
   Needs needs;
   for (const Node::Input& input : node.inputs) needs.push_back(input.node || input.leaf);
   Gradients gradients = node.backward(node.arrived, needs);
   check(gradients.size() == node.inputs.size(), node.name, ": ", gradients.size(), " gradients for ",
         node.inputs.size(), " inputs");
+  const std::vector<bool> shared = shared_of(gradients, node.arrived);
   node.backward = nullptr;
   node.arrived.clear();
 
@@ -86,8 +118,7 @@ void run(Node& node, const std::function<void(Leaf&)>& leaf_done) {
     check_gradient(node, i, gradients[i]);
     observe("gradient", node.name, gradients[i]);
     if (input.leaf) {
-      const bool added_in_place = input.leaf->grad.defined() && input.leaf->grad.data() == gradients[i].data();
-      if (!added_in_place) input.leaf->grad = accumulate(std::move(input.leaf->grad), std::move(gradients[i]), true);
+      add_to_leaf(*input.leaf, std::move(gradients[i]), shared[i]);
       if (--input.leaf->uses == 0 && leaf_done) leaf_done(*input.leaf);
     } else {
       Tensor& sum = input.node->arrived[static_cast<size_t>(input.output)];
@@ -118,7 +149,6 @@ void Node::record(const char* name, std::vector<Tensor*> outputs, const std::vec
     node->output_dtypes.push_back(outputs[i]->dtype());
     Graph::link(*outputs[i], node, static_cast<int>(i));
   }
-  node->arrived.resize(outputs.size());
 }
 
 Tensor record(const char* name, Tensor y, const std::vector<Tensor>& inputs,
@@ -129,7 +159,7 @@ Tensor record(const char* name, Tensor y, const std::vector<Tensor>& inputs,
   return y;
 }
 
-Tensor gradient_so_far(const Tensor& x) { return x.leaf() ? x.leaf()->grad : Tensor(); }
+Tensor gradient_so_far(const Tensor& x) { return x.leaf() && !x.leaf()->shared ? x.leaf()->grad : Tensor(); }
 
 Tensor without_gradient(const char* name, Tensor y, const std::vector<Tensor>& inputs) {
   return record(name, std::move(y), inputs, [name](const Tensor&, const Needs&) -> Gradients {

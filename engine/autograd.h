@@ -16,7 +16,8 @@ using Needs = std::vector<bool>;  // which inputs want a gradient
 // A parameter, or another tensor whose gradient somebody asked for.
 struct Leaf {
   Tensor grad;
-  int uses = 0;  // during a backward: nodes still to run that will add to grad
+  bool shared = false;  // others may read grad's memory: what is added goes into memory of its own
+  int uses = 0;         // during a backward: nodes still to run that will add to grad
 };
 
 // dys: one gradient an output, undefined where none arrived. Returns one an input, undefined where not needed.
@@ -47,8 +48,8 @@ struct Node {
 Tensor record(const char* name, Tensor y, const std::vector<Tensor>& inputs,
               std::function<Gradients(const Tensor& dy, const Needs& needs)> backward);
 
-// What has been added up so far for a leaf, or an undefined tensor. A closure may add to it in place and return it: the
-// engine then has nothing left to add.
+// What has been added up so far for a leaf, where nobody else reads that memory; otherwise an undefined tensor. A
+// closure may add to it in place and return it: the engine then has nothing left to add.
 Tensor gradient_so_far(const Tensor& x);
 
 // For an op that has no gradient: asking for one throws and names the op.

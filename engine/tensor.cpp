@@ -50,6 +50,16 @@ bool Tensor::is_contiguous() const {
   return true;
 }
 
+bool Tensor::overlaps(const Tensor& other) const {
+  if (!defined() || storage_ != other.storage_ || numel_ == 0 || other.numel_ == 0) return false;
+  const auto end = [](const Tensor& x) {
+    int64_t last = x.offset_;
+    for (size_t i = 0; i < x.shape_.size(); ++i) last += (x.shape_[i] - 1) * x.strides_[i];
+    return (last + 1) * size_of(x.dtype_);
+  };
+  return offset_ * size_of(dtype_) < end(other) && other.offset_ * size_of(other.dtype_) < end(*this);
+}
+
 void* Tensor::typed(DType expected) const {
   check(dtype_ == expected, "tensor is ", dtype_, ", but is used as ", expected);
   return data();
@@ -104,6 +114,7 @@ const Tensor& Tensor::grad() const {
 void Tensor::set_grad(Tensor grad) const {
   check(leaf_ != nullptr, "set_grad: the tensor of shape ", shape_, " is not a leaf");
   leaf_->grad = std::move(grad);
+  leaf_->shared = true;
 }
 
 Tensor Tensor::detach() const {

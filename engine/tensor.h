@@ -52,6 +52,7 @@ class Tensor {
   DType dtype() const { return dtype_; }
   const Device& device() const { return storage_->device(); }
   bool is_contiguous() const;
+  bool overlaps(const Tensor& other) const;  // whether the two span common memory
 
   // The first element. The typed forms check the dtype. Host code may dereference these on host devices only.
   void* data() const { return storage_ ? storage_->data() + offset_ * size_of(dtype_) : nullptr; }
@@ -70,8 +71,8 @@ class Tensor {
   // nothing.
   Tensor& set_requires_grad();  // makes this a leaf
   bool requires_grad() const { return node_ != nullptr || leaf_ != nullptr; }
-  const Tensor& grad() const;  // of a leaf; undefined before the first backward
-  void set_grad(Tensor grad) const;
+  const Tensor& grad() const;        // of a leaf; undefined before the first backward
+  void set_grad(Tensor grad) const;  // of a leaf; a backward leaves the numbers of `grad` as they are
   const std::shared_ptr<Leaf>& leaf() const { return leaf_; }
   Tensor detach() const;  // the same numbers, without the graph
 

@@ -184,6 +184,74 @@ TEST_CASE("gradients add up over uses and over backward passes") {
   CHECK(to_host(x.grad()) == std::vector<float>{14, 140});
 }
 
+// d/dx sum(weights * y) = weights where y is x: what flows back through add and view is their own input.
+TEST_CASE("a gradient that several tensors are given is added to each of them once") {
+  const Device device = Device::open("cpu");
+  using Floats = std::vector<float>;
+  const Floats w = {1, 10};
+  const auto leaf = [&] { return from_host(Floats{1, 2}, {1, 2}, device).set_requires_grad(); };
+
+  SECTION("twice the same input") {
+    const Tensor x = leaf();
+    for (const float passes : {1.0f, 2.0f}) {
+      backward(contract(add({x, x}), w));
+      CHECK(to_host(x.grad()) == Floats{2 * passes, 20 * passes});
+    }
+  }
+  SECTION("two inputs, over several passes") {
+    const Tensor a = leaf(), d = leaf();
+    for (const float passes : {1.0f, 2.0f, 3.0f}) {
+      backward(contract(add({a, view(d, {1, 2})}), w));
+      CHECK(to_host(a.grad()) == Floats{passes, 10 * passes});
+      CHECK(to_host(d.grad()) == Floats{passes, 10 * passes});
+    }
+  }
+  SECTION("an input whose other use comes while the gradient is still on its way") {
+    const Tensor a = leaf(), d = leaf();
+    const Tensor early = scale(d, 2), late = scale(a, 3);
+    backward(contract(add({add({a, early}), late}), w));
+    CHECK(to_host(a.grad()) == Floats{4, 40});
+    CHECK(to_host(d.grad()) == Floats{2, 20});
+  }
+  SECTION("a weight whose layer adds to what there is in place") {
+    const Tensor weight = leaf(), d = leaf(), x = from_host(Floats{7, 8}, {1, 2}, device);
+    const Tensor early = linear(x, weight, {}, DType::f32), late = contract(add({weight, d}), w);
+    backward(add({view(early, {}), late}));
+    CHECK(to_host(weight.grad()) == Floats{8, 18});
+    CHECK(to_host(d.grad()) == w);
+  }
+  SECTION("a gradient that was set is not written to") {
+    const Tensor x = leaf(), given = from_host(Floats{5, 6}, {1, 2}, device);
+    x.set_grad(given);
+    backward(contract(scale(x, 1), w));
+    CHECK(to_host(x.grad()) == Floats{6, 16});
+    CHECK(to_host(given) == Floats{5, 6});
+  }
+}
+
+TEST_CASE("after a backward pass that threw, the next one counts a leaf's uses anew") {
+  const Device device = Device::open("cpu");
+  const Tensor x = from_host(std::vector<float>{1, 2}, {1, 2}, device).set_requires_grad();
+  const Tensor kept = scale(x, 2);
+  int done = 0;
+  const auto count = [&](Leaf&) { ++done; };
+  const Tensor fails = without_gradient("broken", scale(kept, 1), {kept});
+  CHECK_THROWS_WITH(backward(contract(add({fails, scale(kept, 5)}), {1, 10}), count), contains("broken"));
+  CHECK(done == 0);
+  backward(contract(kept, {1, 10}), count);
+  CHECK(done == 1);
+  CHECK(to_host(x.grad()) == std::vector<float>{2, 20});
+}
+
+TEST_CASE("a graph that has run is refused before anything is added") {
+  const Device device = Device::open("cpu");
+  const Tensor x = from_host(std::vector<float>{1, 2}, {1, 2}, device).set_requires_grad();
+  const Tensor kept = scale(x, 2), once = contract(kept, {1, 10}), again = contract(add({kept, x}), {1, 10});
+  backward(once);
+  CHECK_THROWS_WITH(backward(again), "scale: backward was called twice on the same graph");
+  CHECK(to_host(x.grad()) == std::vector<float>{2, 20});
+}
+
 TEST_CASE("shapes that do not agree are named") {
   const Device device = Device::open("cpu");
   const Tensor x = zeros({2, 8}, DType::f32, device), w = zeros({7}, DType::f32, device);
