@@ -1,4 +1,5 @@
-// Every differentiable operation. Activations are rows: [R, C] with R = batch x tokens, packed or padded alike.
+// Every differentiable operation. Inputs are contiguous. Activations are rows: [R, C] with R = batch x tokens, packed
+// or padded alike.
 //
 // Mixed precision: parameters are fp32 and so are the residual stream, its gradient, and the loss. `dtype` is what
 // products and the activations between them are computed in: f32, or bf16 with fp32 sums. docs/numerics.md says where
@@ -14,7 +15,8 @@ namespace nanovlm {
 // dtype.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType dtype);
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, DType dtype, DType out);
-// linear() of the same rows with several weights, without bias, as one product: their columns side by side in one tensor.
+// linear() of the same rows with several weights, without bias, as one product: their columns side by side in one
+// tensor.
 Tensor linear_joined(const Tensor& x, const std::vector<Tensor>& weights, DType dtype);
 // The same in tensors of their own; one launch where no gradients are recorded, and no weight is copied.
 std::vector<Tensor> linear_each(const Tensor& x, const std::vector<Tensor>& weights, DType dtype);
@@ -78,7 +80,8 @@ TokenIds token_ids(const std::vector<int32_t>& ids, bool gradient, const Device&
 
 Tensor embedding(const Tensor& weight, const std::vector<int32_t>& ids);  // [V, C] f32 -> [R, C] f32
 Tensor embedding(const Tensor& weight, const TokenIds& ids);
-Tensor gather_rows(const Tensor& x, const std::vector<int32_t>& rows);  // [any, C] -> [rows, C]; rows distinct
+// [any, C] -> [rows, C]; rows distinct where a gradient is asked for
+Tensor gather_rows(const Tensor& x, const std::vector<int32_t>& rows);
 Tensor gather_rows(const Tensor& x, const Tensor& rows);
 // Rows of a and b (f32) put at the rows a_rows and b_rows of the result, which together are 0 .. R - 1 -> [R, C] f32
 Tensor splice(const Tensor& a, const std::vector<int32_t>& a_rows, const Tensor& b, const std::vector<int32_t>& b_rows);

@@ -5,23 +5,44 @@
 #include "kernels/rope/rope.h"
 
 #include "engine/ops.h"
+#include "engine/ops/checks.h"
 
 namespace nanovlm {
 namespace {
+
+void check_rope(const char* op, const RopeTable& rope, int D) {
+  const auto& [cos, sin] = rope;
+  check(cos.rank() == 2 && 2 * cos.size(1) == D && sin.shape() == cos.shape(), op, ": cos is ", cos.shape(),
+        " and sin ", sin.shape(), ", but must be [positions, ", D, " / 2]");
+  check_contiguous(op, {{"cos", cos}, {"sin", sin}});
+}
+
+void check_positions(const char* op, const Tensor& positions, int64_t R) {
+  check(positions.shape() == Shape{R} && positions.dtype() == DType::i32, op, ": positions is ", positions.shape(), " ",
+        positions.dtype(), ", but must be [", R, "] i32");
+  check_contiguous(op, {{"positions", positions}});
+}
+
+void check_heads(const char* op, Heads heads) {
+  check(heads.H > 0 && heads.G > 0 && heads.H % heads.G == 0, op, ": ", heads.H, " query heads for ", heads.G,
+        " key/value heads");
+}
 
 // Pointers into tensors that the caller keeps alive.
 kernels::AttentionShape attention_shape(const Tensor& q, Heads heads, const Segments& segments, const RopeTable& rope,
                                         bool causal) {
   const int64_t R = q.size(0);
-  check(heads.H > 0 && heads.G > 0 && heads.H % heads.G == 0, "attention: ", heads.H, " query heads for ", heads.G,
-        " key/value heads");
+  check_heads("attention", heads);
   check(segments.bounds.rank() == 1 && segments.bounds.size(0) >= 1, "attention: bounds is ", segments.bounds.shape());
   check(!segments.key_mask.defined() || segments.key_mask.shape() == Shape{R}, "attention: key_mask is ",
         segments.key_mask.shape(), " for ", R, " rows");
-  check(!segments.positions.defined() || segments.positions.shape() == Shape{R}, "attention: positions is ",
-        segments.positions.shape(), " for ", R, " rows");
-  check(!rope.cos.defined() || 2 * rope.cos.size(-1) == heads.D, "attention: cos is ", rope.cos.shape(),
-        " for head size ", heads.D);
+  check_contiguous("attention", {{"bounds", segments.bounds}, {"key_mask", segments.key_mask}});
+  if (segments.positions.defined()) check_positions("attention", segments.positions, R);
+  if (rope.cos.defined() || rope.sin.defined()) {
+    check_rope("attention", rope, heads.D);
+    check(segments.positions.defined() || rope.cos.size(0) >= segments.longest, "attention: cos is ", rope.cos.shape(),
+          ", but the longest segment has ", segments.longest, " rows");
+  }
   return {R,
           segments.bounds.size(0) - 1,
           segments.bounds.i32(),
@@ -88,6 +109,9 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, Heads heads,
         heads.D);
   check(k.shape() == Shape{R, heads.G * heads.D} && v.shape() == k.shape(), "attention: k is ", k.shape(), ", v is ",
         v.shape(), " for ", heads.G, " heads of ", heads.D, " and ", R, " rows");
+  check(k.dtype() == q.dtype() && v.dtype() == q.dtype(), "attention: k is ", k.dtype(), " and v ", v.dtype(),
+        ", but q is ", q.dtype());
+  check_contiguous("attention", {{"q", q}, {"k", k}, {"v", v}});  // their gradients get the same strides
   const Views in = {q.detach(), k.detach(), v.detach()};
   const Result result = forward(in.q, in.k, in.v, heads, segments, rope, causal);
   return record("attention", result.o, {q, k, v}, [=](const Tensor& dy, const Needs&) -> Gradients {
@@ -100,6 +124,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, Heads heads,
 Tensor attention(const Tensor& qkv, Heads heads, const Segments& segments, const RopeTable& rope, bool causal) {
   check(qkv.rank() == 2 && qkv.size(1) == (heads.H + 2 * heads.G) * heads.D, "attention: qkv is ", qkv.shape(), " for ",
         heads.H, " + 2 x ", heads.G, " heads of ", heads.D);
+  check_contiguous("attention", {{"q | k | v", qkv}});
   const Tensor kept = qkv.detach();
   const Views in = split(kept, heads);
   const Result result = forward(in.q, in.k, in.v, heads, segments, rope, causal);
@@ -112,6 +137,9 @@ Tensor attention(const Tensor& qkv, Heads heads, const Segments& segments, const
 
 Tensor rope(const Tensor& x, int H, int D, const RopeTable& table, const Tensor& positions) {
   check(x.rank() == 2 && x.size(1) == H * D && D % 2 == 0, "rope: x is ", x.shape(), " for ", H, " heads of ", D);
+  check_contiguous("rope", {{"x", x}});
+  check_rope("rope", table, D);
+  check_positions("rope", positions, x.size(0));
   Tensor y = empty_like(x);
   on(x.device(), "rope", [&](auto backend, Stream stream) {
     kernels::rope(
@@ -123,10 +151,16 @@ Tensor rope(const Tensor& x, int H, int D, const RopeTable& table, const Tensor&
 }
 
 Tensor attention_decode(const Tensor& q, const Tensor& k, const Tensor& v, Heads heads, const Tensor& lengths) {
+  check_heads("attention_decode", heads);
   check(k.rank() == 3 && k.size(2) == heads.G * heads.D && v.shape() == k.shape(), "attention_decode: k is ", k.shape(),
         ", v is ", v.shape(), " for ", heads.G, " heads of ", heads.D);
   check(q.shape() == Shape{k.size(0), heads.H * heads.D}, "attention_decode: q is ", q.shape(), ", but k is ",
         k.shape());
+  check(k.dtype() == q.dtype() && v.dtype() == q.dtype(), "attention_decode: k is ", k.dtype(), " and v ", v.dtype(),
+        ", but q is ", q.dtype());
+  check(lengths.shape() == Shape{q.size(0)} && lengths.dtype() == DType::i32, "attention_decode: lengths is ",
+        lengths.shape(), " ", lengths.dtype(), ", but must be [", q.size(0), "] i32");
+  check_contiguous("attention_decode", {{"q", q}, {"k", k}, {"v", v}, {"lengths", lengths}});
   Tensor o = empty_like(q);
   on(q.device(), "attention_decode", [&](auto backend, Stream stream) {
     kernels::attention_decode(

@@ -1,12 +1,13 @@
 #include "kernels/elementwise/elementwise.h"
 
 #include "engine/ops.h"
+#include "engine/ops/checks.h"
 
 namespace nanovlm {
 
 Tensor cast(const Tensor& x, DType dtype) {
   if (x.dtype() == dtype) return x;
-  check(x.is_contiguous(), "cast: the tensor of shape ", x.shape(), " is not contiguous");
+  check_contiguous("cast", {{"x", x}});
   Tensor y = empty(x.shape(), dtype, x.device());
   on(x.device(), "cast", [&](auto backend, Stream stream) {
     kernels::cast(backend, {x.data(), y.data(), x.numel(), x.dtype(), dtype}, stream);
@@ -17,7 +18,7 @@ Tensor cast(const Tensor& x, DType dtype) {
 
 Tensor unit_range(const Tensor& pixels) {
   if (pixels.dtype() == DType::f32) return pixels;
-  check(pixels.is_contiguous(), "unit_range: the tensor of shape ", pixels.shape(), " is not contiguous");
+  check_contiguous("unit_range", {{"pixels", pixels}});
   const auto forward = [pixels] {
     Tensor y = empty(pixels.shape(), DType::f32, pixels.device());
     on(pixels.device(), "unit_range", [&](auto backend, Stream stream) {
@@ -29,6 +30,7 @@ Tensor unit_range(const Tensor& pixels) {
 }
 
 Tensor scale(const Tensor& x, float factor) {
+  check_contiguous("scale", {{"x", x}});
   Tensor y = empty_like(x);
   on(x.device(), "scale", [&](auto backend, Stream stream) {
     kernels::scale(backend, {x.data(), y.data(), x.numel(), factor, nullptr, x.dtype()}, stream);
@@ -40,6 +42,7 @@ Tensor add(const Residual& input) {
   const auto& [x, delta] = input;
   if (!delta.defined()) return x;
   check(x.shape() == delta.shape(), "add: x is ", x.shape(), ", but delta is ", delta.shape());
+  check_contiguous("add", {{"x", x}, {"delta", delta}});
   Tensor y = empty_like(x);
   on(x.device(), "add", [&](auto backend, Stream stream) {
     kernels::add(backend, {x.data(), delta.data(), y.data(), x.numel(), x.dtype(), delta.dtype(), y.dtype()}, stream);

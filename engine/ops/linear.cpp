@@ -8,6 +8,7 @@
 #include "kernels/matmul/matmul_gelu.h"
 
 #include "engine/ops.h"
+#include "engine/ops/checks.h"
 
 namespace nanovlm {
 namespace {
@@ -52,6 +53,7 @@ int64_t rows_of(const char* name, const Tensor& x, const std::vector<Tensor>& we
           ", but weight is ", weight.shape());
     check(weight.dtype() == DType::f32 || (weight.dtype() == dtype && !weight.requires_grad()), name, ": weight is ",
           weight.dtype(), ", but must be f32, or already ", dtype, " where it is not trained");
+    check_contiguous(name, {{"x", x}, {"weight", weight}});
     N += weight.size(0);
   }
   return N;
@@ -60,6 +62,7 @@ int64_t rows_of(const char* name, const Tensor& x, const std::vector<Tensor>& we
 void check_bias(const char* name, const Tensor& bias, const Tensor& weight) {
   check(!bias.defined() || bias.shape() == Shape{weight.size(0)}, name, ": bias is ", bias.shape(), ", but weight is ",
         weight.shape());
+  check_contiguous(name, {{"bias", bias}});
 }
 
 Tensor rounded_bias(const Tensor& bias, DType dtype) { return bias.defined() ? cast(bias.detach(), dtype) : Tensor(); }
@@ -100,6 +103,8 @@ Tensor bias_gradient(const Tensor& dy) {
 Tensor product(const char* name, const Tensor& x, const std::vector<Tensor>& weights, const Tensor& bias, DType dtype,
                DType out) {
   const int64_t N = rows_of(name, x, weights, dtype), R = x.size(0), K = x.size(1);
+  check(out == dtype || out == DType::f32, name, ": the result is ", out, ", but a product of ", dtype,
+        " is stored as that or as f32");
   const Tensor rounded = cast(x.detach(), dtype);
   Tensor kept;
   const auto forward = [=](const Tensor& rows, Tensor* rounded_weight) {
@@ -115,7 +120,8 @@ Tensor product(const char* name, const Tensor& x, const std::vector<Tensor>& wei
   Tensor y = forward(rounded, x.device().is_host() ? nullptr : &kept);
 
   const Tensor::Recipe saved = x.dtype() == dtype ? x.recipe() : rounded.recipe();
-  // Of fp32 activations the widest are most of a step's memory; what reads them may make them again.
+  // Of fp32 activations the widest (fc1, gate | up) are most of a step's memory; what reads them may make them again.
+  // q | k | v of the vision transformer is as wide, but attention keeps it.
   if (x.device().is_host() && dtype == DType::f32 && N > 2 * K)
     y.set_recipe(twice([=] { return forward(saved(), nullptr); }));
   const DType x_dtype = x.dtype();
@@ -206,20 +212,16 @@ std::vector<Tensor> linear_each(const Tensor& x, const std::vector<Tensor>& weig
     for (const Tensor& weight : weights) results.push_back(linear(x, weight, {}, dtype));
     return results;
   }
-  const int64_t R = x.size(0), K = x.size(1);
+  const int64_t columns = rows_of("linear_each", x, weights, dtype), R = x.size(0), K = x.size(1);
   const Tensor rounded = cast(x, dtype);
   std::vector<Tensor> kept;  // weights in dtype, until the products are made
   std::vector<kernels::Matmul> products;
-  int64_t columns = 0;
   for (const Tensor& weight : weights) {
-    check(weight.rank() == 2 && weight.size(1) == K, "linear_each: x is ", x.shape(), ", but weight is ",
-          weight.shape());
     const int64_t N = weight.size(0);
     results.push_back(empty({R, N}, dtype, x.device()));
     kept.push_back(cast(weight, dtype));
     products.push_back({rounded.data(), kept.back().data(), results.back().data(), nullptr, R, N, K, false, true, false,
                         dtype, dtype});
-    columns += N;
   }
   on(x.device(), {"matmul", {R, columns, K}},
      [&](auto backend, Stream stream) { kernels::matmul_each(backend, products, stream); });

@@ -6,6 +6,7 @@
 #include "kernels/matmul/matmul.h"
 
 #include "engine/ops.h"
+#include "engine/ops/checks.h"
 
 namespace nanovlm {
 namespace {
@@ -40,6 +41,7 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const Tensor&
   check(R > 0, "linear_cross_entropy: no row has a label");
   check(h.rank() == 2 && h.size(0) == R && weight.rank() == 2 && h.size(1) == weight.size(1),
         "linear_cross_entropy: h is ", h.shape(), ", weight is ", weight.shape(), ", with ", R, " targets");
+  check_contiguous("linear_cross_entropy", {{"h", h}, {"weight", weight}, {"targets", targets}});
   const int64_t C = h.size(1), V = weight.size(0);
   const Device device = h.device();
   const bool training = device.context().record_gradients && (h.requires_grad() || weight.requires_grad());
@@ -54,7 +56,7 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const Tensor&
   Tensor logits = stored ? empty({chunk, V}, DType::f32, device) : Tensor();
   const Tensor dlogits = !training ? Tensor() : dtype == DType::f32 ? logits : empty({chunk, V}, dtype, device);
   Tensor dh, dweight;
-  if (training) dh = empty(h.shape(), h.dtype(), device);
+  if (training) dh = empty(h.shape(), dtype == DType::f32 ? DType::f32 : h.dtype(), device);
 
   for (int64_t begin = 0; begin < R; begin += chunk) {
     const int64_t rows = std::min(chunk, R - begin);
@@ -67,7 +69,7 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const Tensor&
       if (!training) return;
       kernels::matmul(backend,
                       {dlogits.data(), w.data(), dh.slice(0, begin, begin + rows).data(), nullptr, rows, C, V, false,
-                       false, false, dtype, h.dtype()},
+                       false, false, dtype, dh.dtype()},
                       stream);
     });
     if (!head_learns) continue;
@@ -88,10 +90,10 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const Tensor&
     kernels::scale(backend, {loss.data(), loss.data(), 1, 1.0f / static_cast<float>(R), nullptr, DType::f32}, stream);
   });
   return record("linear_cross_entropy", loss, {h, weight},
-                [dh, dweight](const Tensor& dy, const Needs& needs) -> Gradients {
+                [dh, dweight, h_dtype = h.dtype()](const Tensor& dy, const Needs& needs) -> Gradients {
                   if (needs[0]) scale_by(dh, dy);
                   if (needs[1]) scale_by(dweight, dy);
-                  return {dh, dweight};
+                  return {needs[0] ? cast(dh, h_dtype) : Tensor(), dweight};
                 });
 }
 

@@ -1,6 +1,7 @@
 #include "kernels/norm/norm.h"
 
 #include "engine/ops.h"
+#include "engine/ops/checks.h"
 
 namespace nanovlm {
 namespace {
@@ -10,6 +11,7 @@ void check_norm(const char* op, const Residual& input, const Tensor& weight) {
   check(x.rank() == 2 && x.dtype() == DType::f32, op, ": x is ", x.shape(), " ", x.dtype(), ", but must be [R, C] f32");
   check(weight.shape() == Shape{x.size(1)}, op, ": weight is ", weight.shape(), ", but x is ", x.shape());
   check(!delta.defined() || delta.shape() == x.shape(), op, ": delta is ", delta.shape(), ", but x is ", x.shape());
+  check_contiguous(op, {{"x", x}, {"delta", delta}, {"weight", weight}});
 }
 
 // dx for x, and the same numbers rounded for delta, where they are wanted.
@@ -80,6 +82,7 @@ Normed rms_norm(const Residual& input, const Tensor& weight, float eps, DType dt
 Normed layer_norm(const Residual& input, const Tensor& weight, const Tensor& bias, float eps, DType dtype) {
   check_norm("layer_norm", input, weight);
   check(bias.shape() == weight.shape(), "layer_norm: bias is ", bias.shape(), ", but weight is ", weight.shape());
+  check_contiguous("layer_norm", {{"bias", bias}});
   const auto& [x, delta] = input;
   const int64_t R = x.size(0), C = x.size(1);
   const Device device = x.device();

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "engine/ops.h"
+#include "engine/ops/checks.h"
 
 namespace nanovlm {
 namespace {
@@ -13,7 +14,16 @@ void check_rows(const char* op, const std::vector<int32_t>& rows, int64_t limit)
     check(rows[i] >= 0 && rows[i] < limit, op, ": index ", i, " is ", rows[i], ", but there are ", limit, " rows");
 }
 
+void check_distinct(const char* op, const std::vector<int32_t>& rows, int64_t limit) {
+  std::vector<bool> named(static_cast<size_t>(limit));
+  for (const int32_t row : rows) {
+    check(!named[static_cast<size_t>(row)], op, ": row ", row, " is named twice, but rows must be distinct");
+    named[static_cast<size_t>(row)] = true;
+  }
+}
+
 Tensor gathered(const Tensor& x, const Tensor& index, DType dtype) {
+  check_contiguous("gather_rows", {{"x", x}});
   const int64_t R = index.numel(), C = x.size(1);
   Tensor y = empty({R, C}, dtype, x.device());
   on(x.device(), "gather_rows", [&](auto backend, Stream stream) {
@@ -25,6 +35,7 @@ Tensor gathered(const Tensor& x, const Tensor& index, DType dtype) {
 Tensor gathered(const Tensor& x, const Tensor& index) { return gathered(x, index, x.dtype()); }
 
 void scatter(const Tensor& x, const Tensor& index, const Tensor& y) {
+  check_contiguous("scatter_rows", {{"x", x}, {"y", y}});
   on(x.device(), "scatter_rows", [&](auto backend, Stream stream) {
     kernels::scatter_rows(backend, {x.data(), index.i32(), y.data(), index.numel(), x.size(1), x.dtype(), y.dtype()},
                           stream);
@@ -34,6 +45,7 @@ void scatter(const Tensor& x, const Tensor& index, const Tensor& y) {
 void check_index(const char* op, const Tensor& index) {
   check(index.rank() == 1 && index.dtype() == DType::i32, op, ": row numbers are ", index.shape(), " ", index.dtype(),
         ", but must be [R] i32");
+  check_contiguous(op, {{"row numbers", index}});
 }
 
 }  // namespace
@@ -87,6 +99,7 @@ Tensor embedding(const Tensor& weight, const TokenIds& ids) {
 Tensor gather_rows(const Tensor& x, const std::vector<int32_t>& rows) {
   check(x.rank() == 2, "gather_rows: x is ", x.shape());
   check_rows("gather_rows", rows, x.size(0));
+  if (x.requires_grad() && x.device().context().record_gradients) check_distinct("gather_rows", rows, x.size(0));
   return gather_rows(x, row_numbers(rows, x.device()));
 }
 
@@ -104,14 +117,19 @@ Tensor gather_rows(const Tensor& x, const Tensor& rows) {
 void write_rows(const Tensor& x, const Tensor& rows, const Tensor& cache) {
   check(cache.rank() == 3 && x.rank() == 2 && x.size(1) == cache.size(2) && x.dtype() == cache.dtype(),
         "write_rows: x is ", x.shape(), " ", x.dtype(), ", but the cache is ", cache.shape(), " ", cache.dtype());
+  check_index("write_rows", rows);
+  check(rows.numel() == x.size(0), "write_rows: ", rows.numel(), " row numbers for x of ", x.shape());
   scatter(x, rows, cache);
 }
 
 Tensor splice(const Tensor& a, const std::vector<int32_t>& a_rows, const Tensor& b,
               const std::vector<int32_t>& b_rows) {
   const auto R = static_cast<int64_t>(a_rows.size() + b_rows.size());
+  std::vector<int32_t> all = a_rows;
+  all.insert(all.end(), b_rows.begin(), b_rows.end());
   check_rows("splice", a_rows, R);
   check_rows("splice", b_rows, R);
+  check_distinct("splice", all, R);
   return splice(a, row_numbers(a_rows, a.device()), b, row_numbers(b_rows, a.device()));
 }
 

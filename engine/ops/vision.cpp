@@ -7,6 +7,7 @@
 #include "kernels/pixel_shuffle/projector.h"
 
 #include "engine/ops.h"
+#include "engine/ops/checks.h"
 
 namespace nanovlm {
 
@@ -14,8 +15,9 @@ Tensor patch_embedding(const Tensor& images, const Tensor& weight, const Tensor&
                        DType dtype) {
   check(images.rank() == 4 && images.size(1) == 3 && images.size(2) == images.size(3), "patch_embedding: images is ",
         images.shape(), ", but must be [B, 3, S, S]");
-  check(weight.rank() == 4 && weight.size(1) == 3 && weight.size(2) == weight.size(3), "patch_embedding: weight is ",
-        weight.shape(), ", but must be [C, 3, p, p]");
+  check(weight.rank() == 4 && weight.size(0) > 0 && weight.size(1) == 3 && weight.size(2) > 0 &&
+            weight.size(2) == weight.size(3),
+        "patch_embedding: weight is ", weight.shape(), ", but must be [C, 3, p, p], C and p above 0");
   const int64_t B = images.size(0), C = weight.size(0), K = weight.numel() / C;
   const int S = static_cast<int>(images.size(2)), p = static_cast<int>(weight.size(2));
   const int64_t P = int64_t{S / p} * (S / p);
@@ -23,6 +25,7 @@ Tensor patch_embedding(const Tensor& images, const Tensor& weight, const Tensor&
   check(position.shape() == Shape{1, P, C}, "patch_embedding: position is ", position.shape(), ", but must be [1, ", P,
         ", ", C, "]");
   check(bias.shape() == Shape{C}, "patch_embedding: bias is ", bias.shape(), ", but weight is ", weight.shape());
+  check_contiguous("patch_embedding", {{"images", images}, {"weight", weight}, {"bias", bias}, {"position", position}});
 
   const Tensor::Recipe saved = images.recipe();
   Tensor y = empty({B * P, C}, DType::f32, images.device());
@@ -62,6 +65,7 @@ int side_of(const char* name, const Tensor& x, int64_t B, int f) {
   const int n = static_cast<int>(std::lround(std::sqrt(static_cast<double>(P))));
   check(int64_t{n} * n == P, name, ": ", P, " patches a picture, but must be a square number");
   check(f > 0 && n % f == 0, name, ": a grid of ", n, " x ", n, " patches, but the factor is ", f);
+  check_contiguous(name, {{"x", x}});
   return n;
 }
 
@@ -126,6 +130,7 @@ Tensor projector(const Tensor& x, int64_t B, int f, const Tensor& weight, DType 
   check(dtype == DType::bf16, "projector: the kernel \"fused\" takes bf16, but the run computes in ", dtype);
   check(weight.rank() == 2 && weight.size(1) == x.size(1) * f * f, "projector: x is ", x.shape(), " and the factor ", f,
         ", but weight is ", weight.shape());
+  check_contiguous("projector", {{"weight", weight}});
   return fused_projector(x, B, f, weight);
 }
 
