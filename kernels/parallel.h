@@ -2,6 +2,7 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <exception>
 
 #include <omp.h>
 
@@ -27,6 +28,27 @@ class RegionOrder {
 #endif
 };
 
+// Carries an exception out of a parallel region, which it must not leave by itself: run() in each thread, and rethrow()
+// behind the region. Of several exceptions the first.
+class RegionError {
+ public:
+  template <class F>
+  void run(const F& f) {
+    try {
+      f();
+    } catch (...) {
+      if (!caught_.exchange(true)) error_ = std::current_exception();
+    }
+  }
+  void rethrow() const {
+    if (error_) std::rethrow_exception(error_);
+  }
+
+ private:
+  std::atomic<bool> caught_ = false;
+  std::exception_ptr error_;
+};
+
 // Calls f(begin, end) on ranges that tile [0, n). A range holds at least `grain` items, so that small work stays on the
 // calling thread. Which thread gets which range depends on their number: f must not let that reach its result.
 template <class F>
@@ -38,16 +60,18 @@ void parallel_for(int64_t n, int64_t grain, const F& f) {
     return;
   }
   RegionOrder order;
+  RegionError error;
   order.fork();
 #pragma omp parallel num_threads(static_cast <int>(threads))
   {
     order.begin();
     const int64_t i = omp_get_thread_num(), count = omp_get_num_threads();
     const int64_t begin = n * i / count, end = n * (i + 1) / count;
-    if (begin < end) f(begin, end);
+    if (begin < end) error.run([&] { f(begin, end); });
     order.end();
   }
   order.join();
+  error.rethrow();
 }
 
 }  // namespace nanovlm::kernels

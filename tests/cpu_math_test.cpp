@@ -1,6 +1,9 @@
 #include "kernels/cpu_math.h"
 
 #include <bit>
+#include <new>
+
+#include "kernels/attention/tiles.h"
 
 #include "tests/support/tolerance.h"
 
@@ -42,6 +45,25 @@ TEST_CASE("exp and the sigmoid at their ends") {
   CHECK(kernels::sigmoid(1e30f) == 1);
   CHECK(kernels::sigmoid(-1e30f) == 0);
   CHECK(std::isnan(kernels::sigmoid(NAN)));
+}
+
+struct NoMemory {
+  explicit NoMemory(int) { throw std::bad_alloc(); }
+};
+
+TEST_CASE("an exception in a thread's part is thrown on behind the parallel region") {
+  for (const int threads : {1, 3})
+    with_threads(threads, [&] {
+      CAPTURE(threads);
+      const auto fail_last = [](int64_t, int64_t end) {
+        if (end == 9) throw std::runtime_error("the last part");
+      };
+      CHECK_THROWS_WITH(kernels::parallel_for(9, 1, fail_last), "the last part");
+      CHECK_THROWS_AS(kernels::for_each_task<NoMemory>(9, 0, [](int64_t, const NoMemory&) {}), std::bad_alloc);
+      std::atomic<int> done = 0;
+      kernels::for_each_task<int>(9, 0, [&](int64_t task, int) { done += 1 << task; });
+      CHECK(done == 511);
+    });
 }
 
 TEST_CASE("parallel_elements tiles its range, whatever the number of threads") {

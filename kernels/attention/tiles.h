@@ -1,6 +1,7 @@
 // What attention's directions share on the CPU: scratch memory, a product of small matrices that stay in cache, and the
 // loading of rows. Internal linkage, as in kernels/cpu_math.h.
 #pragma once
+#include <atomic>
 #include <cmath>
 
 #include "kernels/attention/attention.h"
@@ -165,16 +166,20 @@ template <class Scratch, class Argument, class F>
 void for_each_task(int64_t count, const Argument& argument, const F& f) {
   const int threads = static_cast<int>(count < omp_get_max_threads() ? count : omp_get_max_threads());
   RegionOrder order;
+  RegionError error;
+  std::atomic<int64_t> next = 0;  // not `omp for`, which a thread that has no scratch memory would have to meet
   order.fork();
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     order.begin();
-    const Scratch scratch(argument);
-#pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < count; ++task) f(task, scratch);
+    error.run([&] {
+      const Scratch scratch(argument);
+      for (int64_t task; (task = next++) < count;) f(task, scratch);
+    });
     order.end();
   }
   order.join();
+  error.rethrow();
 }
 
 }  // namespace
