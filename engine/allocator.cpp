@@ -163,6 +163,7 @@ void CachingAllocator::release_unused() {
 }
 
 void CachingAllocator::release_unused_locked() {
+  if (fixed_) return;
   for (auto segment = segments_.begin(); segment != segments_.end();) {
     const auto [address, size] = *segment;
     const auto block = blocks_.find(address);

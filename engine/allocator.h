@@ -50,7 +50,7 @@ class CachingAllocator {
 
   MemoryReport report() const;
   void reset_peak();
-  void release_unused();  // gives segments without a used block back to the system
+  void release_unused();  // gives segments without a used block back to the system, unless they are fixed
 
   // No segment is taken or given back while it is fixed: what does not fit is an error.
   void fix(bool fixed) { fixed_ = fixed; }

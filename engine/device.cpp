@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
+#include <new>
 
 #include "engine/error.h"
 #if defined(NANOVLM_SIMT_KERNELS)
@@ -93,7 +94,13 @@ DeviceContext::DeviceContext(DeviceKind kind)
 CachingAllocator::Source DeviceContext::segments() const {
 #if defined(NANOVLM_SIMT_KERNELS)
   if (simt::Executor* const from = executor.get())
-    return {[from](size_t bytes) { return from->allocate(static_cast<int64_t>(bytes)); },
+    return {[from](size_t bytes) -> void* {
+              try {
+                return from->allocate(static_cast<int64_t>(bytes));
+              } catch (const std::bad_alloc&) {
+                return nullptr;  // the allocator says what was asked and who has the rest
+              }
+            },
             [from](void* p, size_t) { from->free(p); }};
 #endif
 #if defined(NANOVLM_CUDA_KERNELS)

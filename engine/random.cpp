@@ -41,7 +41,7 @@ double Random::normal() {
 uint64_t Random::below(uint64_t n) {
   const uint64_t limit = UINT64_MAX - UINT64_MAX % n;
   for (;;) {
-    const uint64_t value = (uint64_t{bits()} << 32) | bits();
+    const uint64_t high = bits(), low = bits(), value = high << 32 | low;
     if (value < limit) return value % n;
   }
 }

@@ -31,6 +31,18 @@ TEST_CASE("blocks given back are joined and used again") {
   CHECK_THROWS_WITH(memory.free(a), contains("not a block in use"));
 }
 
+TEST_CASE("segments that are fixed are not given back") {
+  CachingAllocator memory(CachingAllocator::host_memory());
+  memory.free(memory.allocate(1000, MemoryClass::activation));
+  const int64_t reserved = memory.report().reserved;
+  memory.fix(true);
+  memory.release_unused();
+  CHECK(memory.report().reserved == reserved);
+  memory.fix(false);
+  memory.release_unused();
+  CHECK(memory.report().reserved == 0);
+}
+
 TEST_CASE("blocks never overlap, whatever the order") {
   CachingAllocator memory(CachingAllocator::host_memory());
   Random random(5);
@@ -61,6 +73,14 @@ TEST_CASE("out of memory says what was asked, what is in use, and who has it") {
   CHECK_NOTHROW(memory.allocate(4 << 20, MemoryClass::activation));  // what is left still serves
 }
 
+TEST_CASE("the simt device says so too when its memory is out") {
+  if (!Device::why_absent("simt").empty()) return;
+  const Device device = Device::open("simt");
+  const Tensor kept = empty({1 << 20}, DType::f32, device);
+  CHECK_THROWS_WITH(empty({int64_t{1} << 38}, DType::f32, device),
+                    contains("out of memory: asked for 1048577 MiB") && contains("activations 4"));
+}
+
 TEST_CASE("Philox is the published generator") {
   // Known answers of Random123 for philox4x32-10.
   CHECK(philox({0, 0, 0, 0}, {0, 0}) == std::array<uint32_t, 4>{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
@@ -75,6 +95,8 @@ TEST_CASE("random numbers depend on seed, stream and position only") {
   b.seek(5);
   CHECK(b.bits() == first[5]);
   CHECK(c.bits() != first[0]);
+  Random whole(1, 2);  // of two draws the first is the upper half
+  CHECK(whole.below(UINT64_MAX) == (uint64_t{first[0]} << 32 | first[1]));
 
   const Device device = Device::open("cpu");
   Random r(4);
@@ -100,6 +122,7 @@ TEST_CASE("the learning rate warms up, falls on a cosine, and rests at a tenth")
   CHECK(get_lr(515, 1.0, 1000) == Approx(0.55));
   CHECK(get_lr(1000, 1.0, 1000) == Approx(0.1));
   CHECK(get_lr(5000, 1.0, 1000) == Approx(0.1));
+  CHECK(get_lr(0, 1.0, 0) == Approx(0.1));
   CHECK(get_lr(0, 1.0, 20) == Approx(1 / 0.6));  // the warm-up is a fraction: the first rate exceeds the largest
 }
 
