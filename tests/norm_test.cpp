@@ -156,6 +156,18 @@ TEST_CASE("norms and their gradients are as exact as the plain formula") {
   });
 }
 
+TEST_CASE("norms of no rows write nothing, and add nothing to the parameters' gradients") {
+  for_each_backend([](auto backend, Stream stream) {
+    for (bool centered : {false, true})
+      for (const int64_t C : {33, 576, 1000}) {
+        const Operands operands(centered, true, {0, C}, DType::bf16);
+        const Outputs out = run(backend, stream, operands);
+        CHECK(out.dw.same_bits(operands.dw));
+        CHECK(out.db.same_bits(operands.db));
+      }
+  });
+}
+
 TEST_CASE("a norm may write x' over x, and dx over dsum") {
   for_each_backend([](auto backend, Stream stream) {
     for (bool centered : {false, true})

@@ -271,6 +271,7 @@ __global__ void norm_parameters_kernel(const LayerNormBackward a) {
 
 template <bool kCentered>
 void forward(const char* name, const LayerNorm& a, Stream stream) {
+  if (a.R == 0) return;
   const LaunchShape shape{ceil_div(a.R, kWarps), kWarps * kWarp, 0, stream};
   with_float(a.dtype, [&]<class T>(Type<T>) {
     launch(name, holds_rows<Quads>(a.C) ? norm_kernel<T, kCentered, Quads> : norm_kernel<T, kCentered, Reread>, shape,
@@ -293,6 +294,7 @@ void backward_of_held(const char* name, const LayerNormBackward& a, Stream strea
 
 template <bool kCentered>
 void backward(const char* name, const LayerNormBackward& a, Stream stream) {
+  if (a.R == 0) return;
   with_float(a.dtype, [&]<class T>(Type<T>) {
     if constexpr (kCentered) {
       if (holds_rows<Quads>(a.C)) return backward_of_held<T, Quads>(name, a, stream);
