@@ -151,19 +151,33 @@ TEST_CASE("gradients that are taken away update their parameters some together, 
 }
 
 TEST_CASE("clipping scales all gradients by one factor") {
-  const Device device = Device::open("cpu");
-  Tensor a = from_host(std::vector<float>{1, 1}, {2}, device).set_requires_grad();
-  Tensor b = from_host(std::vector<float>{1}, {1}, device).set_requires_grad();
-  const auto step = [&](double max_norm) {
-    a.set_grad(from_host(std::vector<float>{3, 0}, {2}, device));
-    b.set_grad(from_host(std::vector<float>{4}, {1}, device));
-    AdamW optimizer({{{a, b}, 0.1}}, {});
-    const Tensor norm = empty({1}, DType::f32, device);
-    optimizer.clip_grad_norm(max_norm, norm);
-    return norm.item();
-  };
-  CHECK(step(1) == Approx(5.0));
-  CHECK(step(0) == Approx(5.0));
+  // With an eps this large a first step is nearly rate * gradient / eps: it shows how large the gradient was.
+  constexpr double kEps = 1e4;
+  const AdamWOptions options{.eps = kEps, .weight_decay = 0};
+  for (const Device& device : devices()) {
+    INFO("device: " << device.name());
+    const auto check_step = [&](double max_norm, double factor) {
+      const Tensor a = zeros({2}, DType::f32, device).set_requires_grad();
+      const Tensor b = zeros({1}, DType::f32, device).set_requires_grad();
+      AdamW optimizer({{{a}, 0}, {{b}, 0}}, options);
+      optimizer.begin_step({kEps, kEps});
+      a.set_grad(from_host(std::vector<float>{3, 0}, {2}, device));
+      b.set_grad(from_host(std::vector<float>{-4}, {1}, device));
+      const Tensor norm = empty({1}, DType::f32, device);
+      optimizer.clip_grad_norm(max_norm, norm);
+      optimizer.update_all();
+      optimizer.end_step(true);
+      CAPTURE(max_norm);
+      CHECK(norm.item() == Approx(5.0));
+      CHECK(to_host(a)[0] == Approx(-3 * factor).epsilon(1e-3));
+      CHECK(to_host(a)[1] == 0);
+      CHECK(to_host(b)[0] == Approx(4 * factor).epsilon(1e-3));
+    };
+    check_step(1, 0.2);
+    check_step(4, 0.8);
+    check_step(6, 1);  // the norm is below
+    check_step(0, 1);  // off
+  }
 }
 
 TEST_CASE("the optimizer refuses what it cannot train") {
