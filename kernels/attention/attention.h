@@ -10,7 +10,8 @@
 //   q'[d] = q[d] c[d] - q[d + D'] s[d],   q'[d + D'] = q[d + D'] c[d] + q[d] s[d];  k alike.
 //
 // q, k, v, o and their gradients have `dtype`; scores, softmax, RoPE and accumulation are fp32. Under bf16 the rotated
-// q and k and the probabilities are rounded to bf16 where they enter a product, as PyTorch's autocast does.
+// q and k are rounded to bf16 where they enter a product, as PyTorch's autocast does. Kernels on tensor cores round the
+// probabilities and the scores' gradients there too; all others, the CPU's among them, leave those fp32.
 #pragma once
 #include "kernels/types.h"
 

@@ -19,7 +19,7 @@ struct ValueTile {
 
 // Query rows of one head, and what they have met so far.
 struct QueryRows {
-  const float* q;    // [rows, step], followed by zeros up to whole strips
+  const float* q;    // [rows, step], readable up to whole strips
   float* o;          // [rows, step]
   float *max, *sum;  // [rows]
   int64_t rows;
