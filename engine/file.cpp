@@ -162,7 +162,7 @@ int64_t File::read_past_cache(char* destination, int64_t bytes, int64_t offset) 
 void File::read_parallel(std::span<const Range> ranges) const {
   std::vector<int64_t> ends;  // of each range, as if all of them lay behind one another
   for (const Range& range : ranges) ends.push_back((ends.empty() ? 0 : ends.back()) + range.bytes);
-  bool complete = true;  // an exception must not leave a parallel region
+  bool complete = true;  // what to say of a failure should not depend on how threads shared the ranges
   kernels::parallel_for(ends.empty() ? 0 : ends.back(), kPartBytes, [&](int64_t begin, int64_t end) {
     for (auto i = static_cast<size_t>(std::upper_bound(ends.begin(), ends.end(), begin) - ends.begin()); begin < end;
          ++i) {
