@@ -1,6 +1,7 @@
 #include "model/generate.h"
 
 #include <algorithm>
+#include <optional>
 
 namespace nanovlm {
 namespace {
@@ -43,6 +44,14 @@ void copy_first_sequence(const KvCache& cache, int64_t B) {
     }
 }
 
+// The row of each sequence's last token; all B sequences are the first one where the layout holds no more.
+std::vector<int32_t> last_rows(const Layout& layout, int64_t B) {
+  std::vector<int32_t> rows;
+  for (int64_t b = 0; b < B; ++b)
+    rows.push_back(layout.bounds[static_cast<size_t>(std::min(b, layout.B - 1)) + 1] - 1);
+  return rows;
+}
+
 // One token more for every sequence: their logits [B, V].
 class Decoder {
  public:
@@ -79,6 +88,75 @@ class Decoder {
   std::vector<int32_t> positions_;  // [B] of each sequence's newest token
 };
 
+// x, or B times the one that it holds.
+Tensor repeated(const Tensor& x, int64_t B) {
+  if (x.size(0) == B) return x;
+  Shape shape = x.shape();
+  shape[0] = B;
+  const Tensor y = empty(shape, x.dtype(), x.device());
+  for (int64_t b = 0; b < B; ++b) x.device().copy(y.slice(0, b, b + 1).data(), x.data(), x.bytes());
+  return y;
+}
+
+// The same logits without a cache. Past lm_max_position_embeddings the frequencies depend on the length, so that every
+// token turns all keys anew.
+class Recomputation {
+ public:
+  Recomputation(const VisionLanguageModel& model, const Batch& prompt, int64_t B, const Forward& run)
+      : model_(model), run_(run) {
+    const int64_t T = prompt.input_ids.size(1);
+    const std::vector<int32_t> ids = to_host_i32(repeated(prompt.input_ids, B));
+    std::vector<uint8_t> mask(ids.size(), 1);
+    if (prompt.attention_mask.defined())
+      copy_to_host(repeated(prompt.attention_mask, B), mask.data(), static_cast<int64_t>(mask.size()));
+    for (int64_t b = 0; b < B; ++b) {
+      ids_.emplace_back(ids.begin() + b * T, ids.begin() + (b + 1) * T);
+      masks_.emplace_back(mask.begin() + b * T, mask.begin() + (b + 1) * T);
+    }
+    batch_.images = repeated(prompt.images, B);
+    batch_.vision = model.vision_encoder(to_device(batch_.images, model.device()), run);
+  }
+
+  // `count` new tokens a sequence; the end token stands in for those that a sequence lacks.
+  Tensor logits(const std::vector<std::vector<int32_t>>& texts, int64_t count) {
+    const auto B = static_cast<int64_t>(ids_.size());
+    std::vector<int32_t> ids;
+    std::vector<uint8_t> mask;
+    for (size_t b = 0; b < ids_.size(); ++b) {
+      std::vector<int32_t> text = texts[b];
+      text.resize(static_cast<size_t>(count), static_cast<int32_t>(model_.config.lm_eos_token_id));
+      const auto end = std::find(masks_[b].rbegin(), masks_[b].rend(), 1).base() - masks_[b].begin();
+      append(ids, ids_[b], end, text);
+      append(mask, masks_[b], end, std::vector<uint8_t>(text.size(), 1));
+    }
+    const Device host = Device::open("cpu");
+    const int64_t T = static_cast<int64_t>(ids.size()) / B;
+    batch_.input_ids = from_host(ids, {B, T}, host);
+    batch_.attention_mask = empty({B, T}, DType::u8, host);
+    copy_from_host(batch_.attention_mask, mask.data(), batch_.attention_mask.bytes());
+    const Layout layout = layout_of(batch_, model_.config.image_tokens(), model_.config.lm_vocab_size, Padding::packed,
+                                    model_.device());
+    const Inputs in = model_.inputs(batch_, layout);
+    const Tensor h = model_.decoder(model_.embed(in, run_), in.texts, in.rope, run_);
+    return model_.decoder.logits(gather_rows(h, last_rows(layout, B)), run_);
+  }
+
+ private:
+  // `row` with `more` behind its last token, before the padding on its right.
+  template <class T>
+  static void append(std::vector<T>& to, const std::vector<T>& row, ptrdiff_t end, const std::vector<T>& more) {
+    to.insert(to.end(), row.begin(), row.begin() + end);
+    to.insert(to.end(), more.begin(), more.end());
+    to.insert(to.end(), row.begin() + end, row.end());
+  }
+
+  const VisionLanguageModel& model_;
+  const Forward& run_;
+  std::vector<std::vector<int32_t>> ids_;  // [B] of the prompts
+  std::vector<std::vector<uint8_t>> masks_;
+  Batch batch_;
+};
+
 }  // namespace
 
 std::vector<std::vector<int32_t>> generate(const VisionLanguageModel& model, const Batch& batch,
@@ -98,24 +176,26 @@ std::vector<std::vector<int32_t>> generate(const VisionLanguageModel& model, con
 
   Forward run;
   run.dtype = options.dtype;
-  KvCache cache = make_cache(model, layout, B, options.max_new_tokens, options.dtype);
-  const Inputs in = model.inputs(prompt, layout, options.max_new_tokens);
+  // Tokens that can still be appended before the frequencies change with the length.
+  const int64_t appended = options.max_new_tokens - 1;
+  const int64_t cached = std::clamp<int64_t>(model.decoder.rotary_embd.max_positions - layout.T, 0, appended);
+  KvCache cache = make_cache(model, layout, B, cached, options.dtype);
+  const Inputs in = model.inputs(prompt, layout, cached);
   const std::vector<int32_t> rows = cache_rows(layout, cache.capacity);
   const Tensor h = model.decoder(model.embed(in, run), in.texts, in.rope, run, &cache,
                                  from_host(rows, {layout.rows()}, model.device()));
   if (copies > 1) copy_first_sequence(cache, B);
-  std::vector<int32_t> last_rows;
-  for (int64_t b = 0; b < B; ++b)
-    last_rows.push_back(layout.bounds[static_cast<size_t>(std::min(b, layout.B - 1)) + 1] - 1);
-  Tensor logits = model.decoder.logits(gather_rows(h, last_rows), run);
+  Tensor logits = model.decoder.logits(gather_rows(h, last_rows(layout, B)), run);
 
   std::vector<Random> random;
   for (int64_t b = 0; b < B; ++b) random.emplace_back(options.seed, static_cast<uint64_t>(b));
   Decoder decoder(model, cache, layout, in.rope, run);
+  std::optional<Recomputation> recomputation;
   std::vector<bool> ended(static_cast<size_t>(B), false);
   std::vector<int32_t> tokens(static_cast<size_t>(B), static_cast<int32_t>(model.config.lm_eos_token_id));
   for (int64_t step = 0; step < options.max_new_tokens; ++step) {
-    if (step > 0) logits = decoder.step(tokens);
+    if (step > cached && !recomputation) recomputation.emplace(model, prompt, B, run);
+    if (step > 0) logits = step > cached ? recomputation->logits(texts, step) : decoder.step(tokens);
     const std::vector<int32_t> chosen = sample(logits, options.sampling, random);
     for (int64_t b = 0; b < B; ++b) {
       const size_t i = static_cast<size_t>(b);

@@ -63,11 +63,46 @@ void check_gradients(const std::map<std::string, std::vector<float>>& ours, cons
   }
 }
 
+// Sample b alone, without labels.
+Batch one_of(const Batch& batch, int64_t b) {
+  const auto part = [&](const Tensor& x) { return x.defined() ? x.slice(0, b, b + 1) : x; };
+  return {part(batch.images), part(batch.input_ids), part(batch.attention_mask), {}};
+}
+
 // Every device, and once more those that can have GELU in the products beside it.
 std::vector<Device> devices_and_epilogues() {
   std::vector<Device> all = devices();
   for (const Device& device : devices({"mlp=epilogue"})) all.push_back(device);
   return all;
+}
+
+void check_generation(const Golden& golden, const Device& device) {
+  GenerateOptions options;
+  options.sampling.greedy = true;
+  options.stop_at_eos = false;
+  options.max_new_tokens = 6;
+  const auto texts = generate(golden.model, golden.batch, options);
+
+  const NoGrad no_grad(device);
+  const int64_t B = golden.batch.size(), V = golden.model.config.lm_vocab_size;
+  for (int64_t b = 0; b < B; ++b) {
+    const std::vector<int32_t>& tokens = texts[static_cast<size_t>(b)];
+    Batch prompt = one_of(golden.batch, b);
+    CHECK(generate(golden.model, prompt, options, 2) == std::vector(2, tokens));
+    std::vector<int32_t> ids = to_host_i32(prompt.input_ids);
+    std::vector<uint8_t> mask(ids.size(), 1);
+    if (prompt.attention_mask.defined())
+      copy_to_host(prompt.attention_mask, mask.data(), static_cast<int64_t>(mask.size()));
+    for (const int32_t token : tokens) {
+      prompt.input_ids = from_host(ids, {1, static_cast<int64_t>(ids.size())}, device);
+      prompt.attention_mask = from_host(mask, {1, static_cast<int64_t>(ids.size())}, device);
+      const std::vector<float> logits = to_host(golden.model.logits(prompt, {}));
+      const auto last = logits.end() - V;
+      CHECK(token == std::max_element(last, logits.end()) - last);
+      ids.push_back(token);
+      mask.push_back(1);
+    }
+  }
 }
 
 }  // namespace
@@ -158,35 +193,17 @@ TEST_CASE("the same inputs give the same bits") {
   }
 }
 
-TEST_CASE("cached generation chooses the tokens that a full forward pass would") {
+TEST_CASE("generation chooses the tokens that a full forward pass would") {
   for (const Device& device : devices())
-    for (const std::string name : {"base", "untied"}) {
-      INFO("device: " << device.name() << ", model: " << name);
+    for (const std::string name : kModels) {
       Golden golden = Golden::load(name, device);
-      GenerateOptions options;
-      options.sampling.greedy = true;
-      options.stop_at_eos = false;
-      options.max_new_tokens = 6;
-      const auto texts = generate(golden.model, golden.batch, options);
-
-      const NoGrad no_grad(device);
-      const int64_t B = golden.batch.size(), V = golden.model.config.lm_vocab_size;
-      for (int64_t b = 0; b < B; ++b) {
-        std::vector<int32_t> ids = to_host_i32(golden.batch.input_ids.slice(0, b, b + 1));
-        std::vector<uint8_t> mask(ids.size(), 1);
-        if (golden.batch.attention_mask.defined())
-          copy_to_host(golden.batch.attention_mask.slice(0, b, b + 1), mask.data(), static_cast<int64_t>(mask.size()));
-        for (const int32_t token : texts[static_cast<size_t>(b)]) {
-          Batch one;
-          one.images = golden.batch.images.slice(0, b, b + 1);
-          one.input_ids = from_host(ids, {1, static_cast<int64_t>(ids.size())}, device);
-          one.attention_mask = from_host(mask, {1, static_cast<int64_t>(ids.size())}, device);
-          const std::vector<float> logits = to_host(golden.model.logits(one, {}));
-          const auto last = logits.end() - V;
-          CHECK(token == std::max_element(last, logits.end()) - last);
-          ids.push_back(token);
-          mask.push_back(1);
-        }
+      const int64_t T = golden.model.config.image_tokens() + golden.batch.input_ids.size(1);
+      int64_t& max_positions = golden.model.decoder.rotary_embd.max_positions;
+      // Past the last position the frequencies follow the length: from the prompt on, after two tokens more, or never.
+      for (const int64_t last : {max_positions, T + 2}) {
+        INFO("device: " << device.name() << ", model: " << name << ", positions: " << last << " for " << T);
+        max_positions = last;
+        check_generation(golden, device);
       }
     }
 }
