@@ -39,6 +39,14 @@ RowOrder row_order(const TrainConfig& train) {
   return train.shuffle == "none" ? RowOrder::stored : RowOrder::shuffled;
 }
 
+// The reference validates on full batches only. Where there is none it fails; here the rows are then all kept.
+std::vector<int64_t> validation_rows(const Split& split, const TrainConfig& train) {
+  std::vector<int64_t> rows = split.validation;
+  const size_t left = rows.size() % static_cast<size_t>(train.batch_size);
+  if (as_reference(train) && left < rows.size()) rows.resize(rows.size() - left);
+  return rows;
+}
+
 // A run in which most samples teach nothing would look like any other. Looks at the first samples in training order.
 void check_loss(const Dataset& data, const Split& split, const PromptTokenizer& tokenizer, const TrainConfig& train,
                 const VLMConfig& vlm) {
@@ -118,7 +126,7 @@ void Run::open_dataset_batches(const RunConfig& config) {
   source_ = std::make_unique<DatasetBatches>(
       std::make_unique<Loader>(rows, split.train, collator, loader_options(train_)), train_);
   if (!split.validation.empty())
-    validation_ = {rows, split.validation, collator, train_.batch_size, static_cast<int>(train_.workers)};
+    validation_ = {rows, validation_rows(split, train_), collator, train_.batch_size, static_cast<int>(train_.workers)};
   const auto samples = static_cast<int64_t>(split.train.size());
   name_ = settings_.run_name.empty() ? reference_name(train_, samples) : settings_.run_name;
 }
@@ -182,14 +190,19 @@ void Run::train() {
     log_.show({step + 1, steps_, loss_, result.lr_backbones, tokens_per_second,
                static_cast<double>(samples_) / log_.seconds(), work.wait_seconds / seconds});
 
-    for (const double loss : result.losses) epoch.loss += loss / static_cast<double>(result.losses.size());
-    ++epoch.steps;
+    for (const double loss : result.losses) epoch.loss += loss;
+    epoch.micro_batches += static_cast<int64_t>(result.losses.size());
     epoch.tokens += tokens;
-    const bool last = step + 1 == steps_;
-    const bool validation_due = last || (step > 0 && step % train_.eval_interval == 0);
-    if (train_.eval_in_epochs && validation_.source && validation_due) validate(step, tokens_per_second);
-    if (work.epoch_ends || last) end_epoch(step, epoch);
+    if (validation_due(step)) validate(step, tokens_per_second);
+    if (work.epoch_ends || step + 1 == steps_) end_epoch(step, epoch);
   }
+}
+
+// The reference looks at its untrained model, and not at its last.
+bool Run::validation_due(int64_t step) const {
+  if (!train_.eval_in_epochs || !validation_.source) return false;
+  const bool in_turn = step % train_.eval_interval == 0;
+  return as_reference(train_) ? in_turn : step + 1 == steps_ || (step > 0 && in_turn);
 }
 
 StepResult Run::take(const StepBatches& work, int64_t step, const std::function<void()>& meanwhile) {
@@ -237,7 +250,7 @@ void Run::validate(int64_t step, double tokens_per_second) {
 }
 
 void Run::end_epoch(int64_t step, Epoch& epoch) {
-  const double duration = log_.seconds() - epoch.start, loss = epoch.loss / static_cast<double>(epoch.steps);
+  const double duration = log_.seconds() - epoch.start, loss = epoch.loss / static_cast<double>(epoch.micro_batches);
   const double tokens_per_second = static_cast<double>(epoch.tokens) / duration;
   log_.write({{"step", step},
               {"epoch", epoch.number},

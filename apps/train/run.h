@@ -26,13 +26,14 @@ class Run {
 
  private:
   struct Epoch {
-    int64_t number = 1, steps = 0, tokens = 0;
-    double loss = 0, start = 0;  // sum of the steps' mean losses; seconds
+    int64_t number = 1, micro_batches = 0, tokens = 0;
+    double loss = 0, start = 0;  // sum of the micro-batches' losses; seconds
   };
 
   void open_batches(const RunConfig& config);
   void open_dataset_batches(const RunConfig& config);
   void make_trainer();
+  bool validation_due(int64_t step) const;
   StepResult take(const StepBatches& work, int64_t step, const std::function<void()>& meanwhile);
   void record(int64_t step, const StepResult& result, double tokens_per_second);
   void validate(int64_t step, double tokens_per_second);
