@@ -160,7 +160,7 @@ void configure_from(const Backbones& backbones, VLMConfig& config) {
     problems.collect([&] { configure_language(backbones.language + "/config.json", result, problems); });
   problems.finish();
   // Where a divisor is 0, validate() is about to refuse it.
-  if (!backbones.vision.empty() && result.vit_patch_size > 0 && result.mp_pixel_shuffle_factor > 0) {
+  if (result.vit_patch_size > 0 && result.mp_pixel_shuffle_factor > 0) {
     result.IMAGE_TOKEN_LENGTH = result.image_tokens();
     result.TOTAL_SEQUENCE_LENGTH = result.IMAGE_TOKEN_LENGTH + result.lm_max_length;
   }

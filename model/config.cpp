@@ -87,7 +87,7 @@ void check_numbers(const VLMConfig& c, Rules& rules) {
   positive("lm_re_base", c.lm_re_base);
   positive("lm_attn_scaling", c.lm_attn_scaling);
   for (const auto& [name, value] : {std::pair{"vit_dropout", c.vit_dropout}, {"lm_dropout", c.lm_dropout}})
-    rules.rule(value == 0, name, value, "must be 0: dropout is not supported");
+    rules.rule(value >= 0 && value <= 1, name, value, "must be 0 to 1");
   rules.rule(!c.vit_cls_flag, "vit_cls_flag", "true", "must be false: a class token leaves no grid to shuffle");
   rules.rule(!c.lm_use_tokens, "lm_use_tokens", "true", "must be false: the model feeds embeddings to the decoder");
 }
@@ -116,7 +116,7 @@ void VLMConfig::validate(const std::string& where) const {
   rules.finish(where);
 }
 
-VLMConfig parse_config(const nlohmann::json& document, const std::string& where, std::vector<std::string>& warnings) {
+VLMConfig read_config(const nlohmann::json& document, const std::string& where, std::vector<std::string>& warnings) {
   const JsonValue root(document, where);
   root.expect_object();
   VLMConfig config;
@@ -127,11 +127,28 @@ VLMConfig parse_config(const nlohmann::json& document, const std::string& where,
   });
   for (const auto& item : document.items())
     if (!known.contains(item.key())) warnings.push_back(text(where, ": unknown key \"", item.key(), "\" is ignored"));
+  return config;
+}
+
+void settle_config(VLMConfig& config, const std::string& where, std::vector<std::string>& warnings) {
+  Rules sizes;
+  check_sizes(config, sizes);
+  if (sizes.ok() && config.IMAGE_TOKEN_LENGTH != config.image_tokens()) {
+    warnings.push_back(text(where, ": IMAGE_TOKEN_LENGTH is ", config.IMAGE_TOKEN_LENGTH,
+                            ", but (vit_img_size / vit_patch_size / mp_pixel_shuffle_factor)^2 is ",
+                            config.image_tokens(), ", which is used"));
+    config.IMAGE_TOKEN_LENGTH = config.image_tokens();
+  }
   config.validate(where);
   if (config.lm_max_length + config.IMAGE_TOKEN_LENGTH != config.TOTAL_SEQUENCE_LENGTH)
     warnings.push_back(text(where, ": TOTAL_SEQUENCE_LENGTH is ", config.TOTAL_SEQUENCE_LENGTH,
                             ", but lm_max_length + IMAGE_TOKEN_LENGTH is ",
                             config.lm_max_length + config.IMAGE_TOKEN_LENGTH, "; the latter two are used"));
+}
+
+VLMConfig parse_config(const nlohmann::json& document, const std::string& where, std::vector<std::string>& warnings) {
+  VLMConfig config = read_config(document, where, warnings);
+  settle_config(config, where, warnings);
   return config;
 }
 

@@ -68,10 +68,17 @@ struct VLMConfig {
   void validate(const std::string& where) const;
 };
 
-// Reads config.json (or a folder that holds one) and validates it. A missing key keeps its default, an unknown one adds
+// Reads config.json (or a folder that holds one) and settles it. A missing key keeps its default, an unknown one adds
 // a line to `warnings`. Errors name file, field, expected and found.
 VLMConfig load_config(const std::string& path, std::vector<std::string>& warnings);
 VLMConfig parse_config(const nlohmann::json& document, const std::string& where, std::vector<std::string>& warnings);
+
+// Its two steps, for a configuration that others overwrite in between. Settling validates. IMAGE_TOKEN_LENGTH follows
+// from other fields, but nanoVLM's files keep the default when a backbone has another picture size, and its model never
+// reads it: a wrong one is mended, with a warning.
+VLMConfig read_config(const nlohmann::json& document, const std::string& where, std::vector<std::string>& warnings);
+void settle_config(VLMConfig& config, const std::string& where, std::vector<std::string>& warnings);
+
 std::string to_json_text(const VLMConfig& config);  // as nanoVLM writes it: indent 4
 
 template <class F>

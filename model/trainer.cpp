@@ -44,6 +44,9 @@ Trainer::Trainer(VisionLanguageModel& model, TrainerOptions options)
       options_(std::move(options)),
       parts_(parts_of(options_)),
       optimizer_(groups_of(model, parts_), options_.adamw) {
+  check(model.config.vit_dropout == 0 && model.config.lm_dropout == 0, "training: vit_dropout is ",
+        model.config.vit_dropout, " and lm_dropout ", model.config.lm_dropout,
+        ", but must be 0: dropout is not supported");
   if (vision_rate(options_) == 0 && options_.vision_cache_bytes > 0)
     vision_cache_.emplace(model.vision_encoder, options_.dtype, options_.vision_cache_bytes);
 }

@@ -57,12 +57,11 @@ TEST_CASE("wrong values are refused with field, value and rule") {
   CHECK_THAT(refusal("vit_patch_size", 0), contains("vit_patch_size is 0"));
   CHECK_THAT(refusal("vit_patch_size", 300), contains("vit_img_size is 224"));
   CHECK_THAT(refusal("mp_pixel_shuffle_factor", 3), contains("mp_pixel_shuffle_factor is 3") && contains("14"));
-  CHECK_THAT(refusal("IMAGE_TOKEN_LENGTH", 64), contains("IMAGE_TOKEN_LENGTH is 64") && contains("49"));
   CHECK_THAT(refusal("lm_vocab_size", -1), contains("lm_vocab_size is -1"));
   CHECK_THAT(refusal("lm_vocab_size", int64_t{1} << 40), contains("lm_vocab_size"));
   CHECK_THAT(refusal("lm_eos_token_id", 49152), contains("lm_eos_token_id is 49152"));
   CHECK_THAT(refusal("lm_rms_eps", 0.0), contains("lm_rms_eps is 0"));
-  CHECK_THAT(refusal("vit_dropout", 0.1), contains("vit_dropout is 0.1"));
+  CHECK_THAT(refusal("vit_dropout", 1.5), contains("vit_dropout is 1.5"));
   CHECK_THAT(refusal("vit_cls_flag", true), contains("vit_cls_flag"));
   CHECK_THAT(refusal("lm_hidden_dim", 567), contains("lm_hidden_dim / lm_n_heads is 63"));
   CHECK_THAT(refusal("vit_hidden_dim", "768"), contains("$.vit_hidden_dim") && contains("integer"));
@@ -85,6 +84,16 @@ TEST_CASE("an unknown key is a warning, a missing one its default") {
   REQUIRE(warnings.size() == 1);
   CHECK_THAT(warnings[0], contains("\"colour\""));
   CHECK(config.lm_n_blocks == 30);
+}
+
+TEST_CASE("a number of picture tokens that nanoVLM never reads may be wrong") {
+  nlohmann::json document = parse_json(to_json_text({}), "defaults");
+  document["vit_img_size"] = 256;  // as nanoVLM writes it after a backbone of that size
+  std::vector<std::string> warnings;
+  CHECK(parse_config(document, "x", warnings).IMAGE_TOKEN_LENGTH == 64);
+  REQUIRE(warnings.size() == 2);
+  CHECK_THAT(warnings[0], contains("IMAGE_TOKEN_LENGTH is 49") && contains("is 64, which is used"));
+  CHECK_THAT(warnings[1], contains("TOTAL_SEQUENCE_LENGTH is 128") && contains("143"));
 }
 
 TEST_CASE("a configuration is refused before anything is allocated") {

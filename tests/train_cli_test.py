@@ -196,13 +196,14 @@ class Train(unittest.TestCase):
     def test_a_run_starts_from_backbones_and_freezes_what_has_rate_0(self):
         self.write_data()
         with open(self.path("config.json"), "w") as file:
-            json.dump({"vlm": {"vit_img_size": 32, "vit_patch_size": 8, "IMAGE_TOKEN_LENGTH": 4, "lm_max_length": 32,
-                               "TOTAL_SEQUENCE_LENGTH": 36},
+            # A factor for the backbone's four patches a side; it does not divide the default picture's 14.
+            json.dump({"vlm": {"mp_pixel_shuffle_factor": 4, "lm_max_length": 32},
                        "train": {**TINY["train"], "epochs": 4}}, file)
         backbones = ("--vit_model_type", os.path.join(BACKBONES, "siglip"),
                      "--lm_model_type", os.path.join(BACKBONES, "llama-sharded"))
         result = self.run_train(*self.data_arguments("out", *backbones, "--lr_backbones", "0"))
         self.assertIn("vit_hidden_dim = 48", result.stdout)
+        self.assertIn("TOTAL_SEQUENCE_LENGTH = 33", result.stdout)
         self.assertIn("Extending token embeddings from 97 to 49152", result.stderr)
         losses = [line["batch_loss"] for line in self.metrics(self.path("out")) if "batch_loss" in line]
         self.assertLess(losses[-1], losses[0])

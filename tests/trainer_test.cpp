@@ -312,6 +312,12 @@ TEST_CASE("a batch whose labels are all masked is an error that says so") {
   CHECK_THROWS_WITH(trainer.step({batch}), contains("ignored"));
 }
 
+TEST_CASE("a model with dropout can't be trained") {
+  VisionLanguageModel model = initial_model(Device::open("cpu"));
+  model.config.lm_dropout = 0.1;
+  CHECK_THROWS_WITH(Trainer(model, {}), contains("lm_dropout 0.1"));
+}
+
 TEST_CASE("a part whose rate is 0 keeps every bit, and the others learn as if it were there") {
   for (const Device& device : devices()) {
     INFO("device: " << device.name());

@@ -73,12 +73,12 @@ void read_file(const std::string& file, RunConfig& config) {
   const nlohmann::json document = read_json_file(file, int64_t{1} << 20);
   JsonValue(document, file).expect_object();
   if (!document.contains("vlm") && !document.contains("train")) {
-    config.vlm = parse_config(document, file, config.warnings);
+    config.vlm = read_config(document, file, config.warnings);
     return;
   }
   for (const auto& item : document.items()) {
     if (item.key() == "vlm")
-      config.vlm = parse_config(item.value(), file + ": vlm", config.warnings);
+      config.vlm = read_config(item.value(), file + ": vlm", config.warnings);
     else if (item.key() == "train")
       read_train(item.value(), file + ": train", config);
     else
@@ -125,6 +125,11 @@ void TrainConfig::validate() const {
   check(problems.empty(), "not a usable training configuration:", problems);
 }
 
+bool RunConfig::begins_with_backbones() const {
+  return vlm.vlm_load_backbone_weights && !train.resume_from_vlm_checkpoint &&
+         !(vlm.vit_model_type.empty() && vlm.lm_model_type.empty());
+}
+
 RunConfig read_run_config(const std::string& file, const std::map<std::string, std::string>& flags) {
   RunConfig config;
   if (!file.empty()) read_file(file, config);
@@ -133,7 +138,9 @@ RunConfig read_run_config(const std::string& file, const std::map<std::string, s
   };
   config.vlm.fields(apply);
   config.train.fields(apply);
-  config.vlm.validate(file.empty() ? "the model's configuration" : file + " with the flags");
+  // Else backbones overwrite it first.
+  if (!config.begins_with_backbones())
+    settle_config(config.vlm, file.empty() ? "the model's configuration" : file + " with the flags", config.warnings);
   config.train.validate();
   return config;
 }

@@ -65,11 +65,13 @@ struct RunConfig {
   TrainConfig train;
   Backbones backbones;  // where the weights are that the run starts from, if it does
   std::vector<std::string> warnings;
+
+  bool begins_with_backbones() const;
 };
 
 // `file` (may be empty) holds {"vlm": {...}, "train": {...}}, either of them optional, or a nanoVLM config.json.
 // `flags` are field names with their values as typed, and win over the file. Errors name file or flag, field, expected
-// and found.
+// and found. A model that begins with backbones is settled once these are known.
 RunConfig read_run_config(const std::string& file, const std::map<std::string, std::string>& flags);
 
 // The fields of both configurations, for the command line.

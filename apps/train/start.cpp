@@ -22,7 +22,7 @@ std::string backbone_folder(const char* field, const std::string& name) {
 }  // namespace
 
 void find_backbones(RunConfig& config) {
-  if (!config.vlm.vlm_load_backbone_weights || config.train.resume_from_vlm_checkpoint) return;
+  if (!config.begins_with_backbones()) return;
   config.backbones = {backbone_folder("vit_model_type", config.vlm.vit_model_type),
                       backbone_folder("lm_model_type", config.vlm.lm_model_type),
                       config.train.resize_position_embedding};
