@@ -212,6 +212,22 @@ TEST_CASE("nulls at every level") {
   CHECK(picture_fault(9).find("gone.png: can't be opened") != std::string::npos);
 }
 
+TEST_CASE("pages without values are passed over") {
+  if (skipped()) return;
+  const auto source = open(file_of("empty-pages"));
+  REQUIRE(source->size() == 6);
+  for (int64_t row = 0; row < 6; ++row) {
+    CAPTURE(row);
+    const Record record = source->read(row);
+    REQUIRE(record.images.size() == static_cast<size_t>(1 + row % 3));
+    CHECK(record.images[0].bytes == std::vector{static_cast<uint8_t>('0' + row)});
+    REQUIRE(record.texts.size() == static_cast<size_t>(1 + row % 4));
+    const std::string question = text("question ", row, " ", row % 4);
+    CHECK(record.texts.back().user == (row % 2 ? question + question : question));
+    CHECK(record.texts.back().assistant == text("answer ", row));
+  }
+}
+
 TEST_CASE("missing and foreign columns are all named") {
   if (skipped()) return;
   CHECK(message_of([] { open(file_of("foreign")); }) ==

@@ -51,7 +51,7 @@ class OnePage : public parquet::PageReader {
   explicit OnePage(std::unique_ptr<parquet::PageReader> data)
       : data_(std::move(data)), page_(std::dynamic_pointer_cast<parquet::DataPage>(data_->NextPage())) {}
 
-  int32_t values() const { return page_ ? page_->num_values() : 0; }
+  int32_t values() const { return page_ ? page_->num_values() : -1; }
   bool needs_dictionary() const {
     return page_ && (page_->encoding() == parquet::Encoding::RLE_DICTIONARY ||
                      page_->encoding() == parquet::Encoding::PLAIN_DICTIONARY);
@@ -315,8 +315,9 @@ PageCache::Page ParquetPages::decode(int group, int leaf, const Directory& direc
     pager->set_dictionary(made->dictionary.emplace(found).numbers());
   }
   const int32_t values = pager->values();
-  check(values > 0 && values <= kMaxPageValues, "expected a page of 1 to ", kMaxPageValues, " values at byte ",
+  check(values >= 0 && values <= kMaxPageValues, "expected a page of 0 to ", kMaxPageValues, " values at byte ",
         range.offset, ", found ", values);
+  if (values == 0) return made;  // Arrow's writer leaves some before it gives a dictionary up
   made->reader = parquet::ColumnReader::Make(&column, std::move(pager), &made->pool);
   auto& reader = static_cast<parquet::ByteArrayReader&>(*made->reader);
 
