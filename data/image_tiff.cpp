@@ -19,6 +19,7 @@ enum Tag : uint16_t {
   kBits = 258,
   kCompression = 259,
   kPhotometric = 262,
+  kFillOrder = 266,
   kStripOffsets = 273,
   kOrientation = 274,
   kSamples = 277,
@@ -28,22 +29,40 @@ enum Tag : uint16_t {
   kPredictor = 317,
   kColours = 320,
   kTileWidth = 322,
-  kExtraSamples = 338
+  kExtraSamples = 338,
+  kSampleFormat = 339
 };
 enum Compression : uint32_t { kPlain = 1, kLzw = 5, kDeflate = 8, kPackBits = 32773, kOldDeflate = 32946 };
 enum Photometric : uint32_t { kWhiteIsZero = 0, kBlackIsZero = 1, kRgb = 2, kPalette = 3 };
 
-// The first directory of the file, with every value widened to 32 bits. Values of other types are left out.
+// The values of a tag, each widened to 32 bits when it is asked for: a small file may name the same bytes in many tags.
+struct Values {
+  const Source* source;
+  bool big_endian;
+  uint64_t from, count;
+  int bytes;  // of a value
+
+  uint64_t size() const { return count; }
+  uint32_t operator[](uint64_t i) const {
+    const uint64_t at = from + i * bytes;
+    if (bytes == 1) return source->u8(at, "a tag");
+    if (bytes == 2) return big_endian ? __builtin_bswap16(source->u16(at, "a tag")) : source->u16(at, "a tag");
+    return big_endian ? __builtin_bswap32(source->u32(at, "a tag")) : source->u32(at, "a tag");
+  }
+};
+
+// The first directory of the file. Tags whose values are no unsigned integers are left out.
 class Directory {
  public:
   explicit Directory(const Source& source) : source_(source), big_endian_(source.u8(0, "the header") == 'M') {
     uint64_t at = u32(4);
     const int entries = u16(at);
-    for (at += 2; static_cast<int>(values_.size() + skipped_) < entries; at += 12) read_entry(at);
+    at += 2;
+    for (int i = 0; i < entries; ++i, at += 12) read_entry(at);
   }
 
   bool has(Tag tag) const { return values_.contains(tag); }
-  const std::vector<uint32_t>& all(Tag tag, const char* name) const {
+  const Values& all(Tag tag, const char* name) const {
     source_.check(has(tag), "expected a tag ", int{tag}, " (", name, "), found none");
     return values_.at(tag);
   }
@@ -62,24 +81,17 @@ class Directory {
   }
   void read_entry(uint64_t at) {
     const uint16_t tag = u16(at), type = u16(at + 2);
-    const uint64_t count = u32(at + 4), bytes = type == 1 ? 1 : type == 3 ? 2 : type == 4 ? 4 : 0;
-    if (bytes == 0 || count == 0 || values_.contains(tag)) {
-      ++skipped_;
-      return;
-    }
+    const uint64_t count = u32(at + 4);
+    const int bytes = type == 1 ? 1 : type == 3 ? 2 : type == 4 ? 4 : 0;
+    if (bytes == 0 || count == 0 || values_.contains(tag)) return;
     const uint64_t from = bytes * count <= 4 ? at + 8 : u32(at + 8);
     source_.read(from, bytes * count, "a tag");
-    std::vector<uint32_t>& values = values_[tag];
-    for (uint64_t i = 0; i < count; ++i) {
-      const uint64_t place = from + i * bytes;
-      values.push_back(bytes == 1 ? source_.u8(place, "a tag") : bytes == 2 ? u16(place) : u32(place));
-    }
+    values_[tag] = {&source_, big_endian_, from, count, bytes};
   }
 
   const Source& source_;
   bool big_endian_;
-  std::map<uint16_t, std::vector<uint32_t>> values_;
-  size_t skipped_ = 0;
+  std::map<uint16_t, Values> values_;
 };
 
 // Each of these fills as much of `out` as its input gives and returns how much that is.
@@ -151,12 +163,32 @@ size_t unpack(uint32_t compression, std::span<const uint8_t> in, std::span<uint8
 struct Layout {
   int64_t width, height, samples, bits, row_bytes;
   uint32_t photometric;
+  bool is_signed;
 };
+
+// What all samples of a pixel have in common; error where they differ.
+uint32_t of_each_sample(const Source& source, const Directory& tags, Tag tag, const char* name, int64_t samples) {
+  if (!tags.has(tag)) return 1;
+  const Values& values = tags.all(tag, name);
+  source.check(values.size() == 1 || static_cast<int64_t>(values.size()) >= samples, "expected ", samples, " ", name,
+               ", found ", values.size());
+  for (uint64_t i = 1; i < values.size() && static_cast<int64_t>(i) < samples; ++i)
+    source.check(values[i] == values[0], name, " of ", values[0], " and ", values[i],
+                 " in one pixel are not supported");
+  return values[0];
+}
+
+uint8_t reversed(uint8_t byte) {
+  int result = 0;
+  for (int bit = 0; bit < 8; ++bit) result |= (byte >> bit & 1) << (7 - bit);
+  return static_cast<uint8_t>(result);
+}
 
 Layout read_layout(const Source& source, const Directory& tags) {
   Layout l{};
   l.width = tags.one(kWidth, "width"), l.height = tags.one(kHeight, "height");
-  l.samples = tags.one_or(kSamples, 1), l.bits = tags.one_or(kBits, 1);
+  l.samples = tags.one_or(kSamples, 1);
+  l.bits = of_each_sample(source, tags, kBits, "bits per sample", l.samples);
   l.photometric = tags.one(kPhotometric, "photometric interpretation");
   source.check(!tags.has(kTileWidth), "tiles are not supported, only strips");
   source.check(tags.one_or(kPlanar, 1) == 1 || l.samples == 1, "separate planes are not supported");
@@ -167,6 +199,12 @@ Layout read_layout(const Source& source, const Directory& tags) {
   source.check(
       (grey && l.bits == 1 && l.samples == 1) || ((grey || colour) && (l.bits == 8 || l.bits == 16)) || indexed,
       l.samples, " samples of ", l.bits, " bits with photometric interpretation ", l.photometric, " are not supported");
+  // Pillow reads grey signed samples alone, and those of 8 bits as if they had no sign.
+  const uint32_t sample_format = of_each_sample(source, tags, kSampleFormat, "sample formats", l.samples);
+  const bool signed_grey = sample_format == 2 && l.photometric == kBlackIsZero && l.samples == 1 && l.bits >= 8;
+  source.check(sample_format == 1 || signed_grey, "sample format ", sample_format, " of ", l.samples, " samples of ",
+               l.bits, " bits is not supported");
+  l.is_signed = signed_grey && l.bits == 16;
   l.row_bytes = (l.width * l.samples * l.bits + 7) / 8;
   return l;
 }
@@ -179,18 +217,26 @@ std::vector<uint8_t> read_rows(const Source& source, const Directory& tags, cons
                " is not supported");
   source.check(predictor == 1 || (predictor == 2 && l.bits == 8), "predictor ", predictor, " of ", l.bits,
                "-bit samples is not supported");
-  const auto& offsets = tags.all(kStripOffsets, "strip offsets");
+  const uint32_t fill_order = tags.one_or(kFillOrder, 1);
+  source.check(fill_order == 1 || fill_order == 2, "expected fill order 1 or 2, found ", fill_order);
+  const Values& offsets = tags.all(kStripOffsets, "strip offsets");
   const int64_t per_strip = std::min<int64_t>(std::max<uint32_t>(tags.one_or(kRowsPerStrip, UINT32_MAX), 1), l.height);
   const int64_t strips = (l.height + per_strip - 1) / per_strip;
   source.check(static_cast<int64_t>(offsets.size()) >= strips, "expected ", strips, " strips, found ", offsets.size());
 
-  std::vector<uint8_t> rows(static_cast<size_t>(l.row_bytes * l.height));
+  std::vector<uint8_t> rows(static_cast<size_t>(l.row_bytes * l.height)), mirrored;
   for (int64_t s = 0; s < strips; ++s) {
     const int64_t first = s * per_strip, count = std::min(per_strip, l.height - first);
     const std::span<uint8_t> out(&rows[first * l.row_bytes], static_cast<size_t>(count * l.row_bytes));
     const bool sized = tags.has(kStripBytes) && static_cast<int64_t>(tags.all(kStripBytes, "").size()) > s;
     source.check(sized || compression == kPlain, "the size of strip ", s, " is missing");
-    const auto in = source.read(offsets[s], sized ? tags.all(kStripBytes, "")[s] : out.size(), "a strip");
+    auto in = source.read(offsets[s], sized ? tags.all(kStripBytes, "")[s] : out.size(), "a strip");
+    if (fill_order == 2) {
+      in = in.first(std::min(in.size(), 2 * out.size() + 1024));  // more than any packing needs
+      mirrored.resize(in.size());
+      std::transform(in.begin(), in.end(), mirrored.begin(), reversed);
+      in = mirrored;
+    }
     const size_t filled = unpack(compression, in, out);
     source.check(filled == out.size(), "strip ", s, " holds ", filled, " of ", out.size(), " bytes");
   }
@@ -201,10 +247,16 @@ std::vector<uint8_t> read_rows(const Source& source, const Directory& tags, cons
   return rows;
 }
 
+// 16-bit grey as Pillow makes it a byte.
+uint8_t clipped(uint8_t high, uint8_t low, bool is_signed) {
+  if (is_signed && high >= 128) return 0;
+  return high ? 255 : low;
+}
+
 Palette read_palette(const Source& source, const Directory& tags, const Layout& l) {
   if (l.photometric != kPalette) return Palette::grey();
   Palette palette;
-  const auto& colours = tags.all(kColours, "colours");
+  const Values& colours = tags.all(kColours, "colours");
   source.check(colours.size() == 768, "expected 768 palette values, found ", colours.size());
   for (int i = 0; i < 256; ++i)
     for (int c = 0; c < 3; ++c) palette.rgb[i][c] = static_cast<uint8_t>(colours[c * 256 + i] >> 8);
@@ -234,8 +286,8 @@ Image decode_tiff(const Source& source) {
         else if (l.photometric == kRgb)
           rgb[c] = row[2 * sample + 1 - low];
         else
-          rgb[c] = row[2 * sample + 1 - low] ? 255 : row[2 * sample + low];  // clipped, as Pillow does
-        if (l.photometric == kWhiteIsZero) rgb[c] = 255 - rgb[c];
+          rgb[c] = clipped(row[2 * sample + 1 - low], row[2 * sample + low], l.is_signed);
+        if (l.photometric == kWhiteIsZero && l.bits < 16) rgb[c] = 255 - rgb[c];  // 16 bits: Pillow does not
       }
     }
   const uint32_t orientation = tags.one_or(kOrientation, 1);
