@@ -42,11 +42,16 @@ struct LocalFile {
   }
 };
 
+// Whether a part of the path is .git or .cache, at any depth: a clone's .git/config may hold its password.
+bool is_private(const fs::path& path) {
+  return std::any_of(path.begin(), path.end(), [](const fs::path& part) { return part == ".git" || part == ".cache"; });
+}
+
 std::vector<LocalFile> files_of(const std::string& folder) {
   check(fs::is_directory(folder), folder, ": expected a folder, found none");
   std::vector<LocalFile> files;
   for (const std::string& path : files_below(folder, {"**"})) {
-    if (path.starts_with(".git/") || path.starts_with(".cache/")) continue;
+    if (is_private(path)) continue;
     check(is_file_name(path), folder, ": \"", path, "\": expected a name that the Hub takes");
     files.push_back({path, std::make_shared<const File>(File::open(folder + "/" + path)), false, false, ""});
   }

@@ -21,7 +21,7 @@ struct Commit {
   int64_t files_as_were = 0;  // that it did not have to
 };
 
-// Uploads every file below `folder`, except those in .git and .cache, into repository `name`, which is created if it
+// Uploads every file below `folder`, except those in a .git or .cache at any depth, into repository `name`, which is created if it
 // does not exist. Files that the repository has and the folder lacks stay. The Hub says which files are large: those go
 // first, to where it tells (in parts if it wants parts), by their SHA-256; then one commit adds all, or none.
 // Needs a token. Error: no such folder, nothing in it, a name that the Hub would not take, no access, network.

@@ -350,7 +350,9 @@ class Upload(HubTest):
         self.folder = os.path.join(self.home, "to upload")
         for path, data in FILES.items():
             self.write(path, data)
-        self.write(".git/config", b"[user]\n")
+        # What nobody means to publish.
+        for path in [".git/config", "vendor/tool/.git/config", "data/.cache/huggingface/token", "sub/.git"]:
+            self.write(path, b"[user]\n")
 
     def write(self, path, data):
         path = os.path.join(self.folder, path)
