@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <memory>
 #include <set>
 
 #include "engine/file.h"
@@ -75,6 +76,12 @@ void save_checkpoint(VisionLanguageModel& model, const std::string& folder,
   namespace fs = std::filesystem;
   const fs::path target = fs::path(folder).lexically_normal();
   const fs::path temporary = target.string() + ".tmp-" + std::to_string(getpid()), old = target.string() + ".old";
+  // What a failure leaves is of no use, and may be what fills the disk.
+  const auto clean = [](const fs::path* path) {
+    std::error_code ignored;
+    fs::remove_all(*path, ignored);
+  };
+  const std::unique_ptr<const fs::path, decltype(clean)> remains(&temporary, clean);
   std::error_code error;
   fs::remove_all(temporary, error);
   fs::create_directories(temporary, error);
@@ -86,9 +93,17 @@ void save_checkpoint(VisionLanguageModel& model, const std::string& folder,
   if (model.decoder.tied()) metadata[kEmbedding] = kHead;
   write_safetensors((temporary / "model.safetensors").string(), checkpoint_tensors(model), metadata);
 
-  fs::remove_all(old, error);
-  if (fs::exists(target)) fs::rename(target, old);
+  const bool replaces = fs::exists(target, error);
+  if (replaces) {
+    fs::remove_all(old, error);
+    fs::rename(target, old, error);
+    check(!error, target.string(), ": can't be renamed to ", old.string(), ": ", error.message());
+  }
   fs::rename(temporary, target, error);
+  if (error && replaces) {
+    std::error_code put_back;
+    fs::rename(old, target, put_back);
+  }
   check(!error, target.string(), ": can't be put in place: ", error.message());
   fs::remove_all(old, error);
 }

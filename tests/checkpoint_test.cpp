@@ -34,6 +34,17 @@ TEST_CASE("a saved file's header equals the one that nanoVLM saved, byte for byt
   }
 }
 
+TEST_CASE("a checkpoint that can't be written leaves nothing of itself, and the older one as it was") {
+  const Folder folder;
+  std::vector<std::string> warnings;
+  VisionLanguageModel model = load_checkpoint(fixture("tiny-v1/base"), Device::open("cpu"), warnings);
+  save_checkpoint(model, folder.file("saved"), {{"note", "older"}});
+  CHECK_THROWS_AS(save_checkpoint(model, folder.file("saved"), {{"note", "newer"}, {"no/such/folder", ""}}), Error);
+  CHECK(bytes_of(folder.file("saved/note")) == "older");
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path()))
+    CHECK(entry.path().filename() == "saved");
+}
+
 TEST_CASE("the 222M model's tensors are nanoVLM's by name and number of elements") {
   VisionLanguageModel model(VLMConfig(), Device::open("cpu"));
   auto golden = nlohmann::json::parse(bytes_of(fixture("full-v1/parameters.json")));
