@@ -5,6 +5,7 @@
 
 #include "apps/common/cli.h"
 #include "data/gguf_tokenizer.h"
+#include "engine/file.h"
 #include "model/gguf_import.h"
 
 using namespace nanovlm;
@@ -16,11 +17,12 @@ int main(int argc, char** argv) {
   line.option("FOLDER", folder, "where config.json, model.safetensors and the tokenizer's files go").required();
   return line.run(argc, argv, [&] {
     const GgufFile file = GgufFile::open(gguf);
-    std::error_code error;
-    std::filesystem::create_directories(folder, error);
-    check(!error, folder, ": can't be created: ", error.message());
-    write_tokenizer(file, folder);
+    // All of the file is checked before any of it is written.
+    check_language_model(file);
+    const auto tokenizer = tokenizer_files(file);
     write_language_model(file, folder);
+    for (const auto& [name, contents] : tokenizer)
+      write_file((std::filesystem::path(folder) / name).string(), contents);
     std::cout << folder << ": " << file.entries().size() << " tensors, " << file.strings("tokenizer.ggml.tokens").size()
               << " tokens\n";
   });

@@ -1,10 +1,9 @@
 #include "data/gguf_tokenizer.h"
 
-#include <filesystem>
+#include <string_view>
+#include <unordered_map>
 
 #include <nlohmann/json.hpp>
-
-#include "engine/file.h"
 
 namespace nanovlm {
 namespace {
@@ -90,34 +89,42 @@ json tokenizer_config(const GgufFile& gguf, size_t tokens, const json& added, co
 }
 
 // Error: a text that is not UTF-8, as JSON has to be.
-void write_json(const std::string& source, const std::string& path, const json& document, int indent) {
-  std::string content;
+std::string json_text(const std::string& source, const char* file, const json& document, int indent) {
   try {
-    content = document.dump(indent);
+    return document.dump(indent);
   } catch (const json::exception& error) {
-    fail(source, ": expected texts in UTF-8 for ", path, ", found ", error.what());
+    fail(source, ": expected texts in UTF-8 for ", file, ", found ", error.what());
   }
-  write_file(path, content);
 }
 
 }  // namespace
 
-void write_tokenizer(const GgufFile& gguf, const std::string& folder) {
+std::map<std::string, std::string> tokenizer_files(const GgufFile& gguf) {
   for (const auto& [key, expected] : {std::pair{"tokenizer.ggml.model", "gpt2"}, {"tokenizer.ggml.pre", "smollm"}})
     check(gguf.string(key) == expected, gguf.path(), ": ", key, ": expected ", expected, ", found ", gguf.string(key));
   const std::vector<std::string>& tokens = gguf.strings("tokenizer.ggml.tokens");
   const std::vector<int64_t>& types = gguf.integers("tokenizer.ggml.token_type");
   check(tokens.size() == types.size(), gguf.path(), ": tokenizer.ggml.token_type: expected ", tokens.size(),
         " types, one a token, found ", types.size());
+  std::unordered_map<std::string_view, size_t> ids;
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    const auto [first, is_new] = ids.emplace(tokens[id], id);
+    check(is_new, gguf.path(), ": tokenizer.ggml.tokens: expected each token once, found token ", id, " to be token ",
+          first->second, " again");
+  }
 
   const json added = added_tokens(tokens, types);
   json special = special_tokens(gguf, tokens);
   const json config = tokenizer_config(gguf, tokens.size(), added, special);
   special["additional_special_tokens"] = config["additional_special_tokens"];
-  const std::filesystem::path to = folder;
-  write_json(gguf.path(), (to / "tokenizer.json").string(), tokenizer_json(gguf, tokens, added), -1);
-  write_json(gguf.path(), (to / "tokenizer_config.json").string(), config, 2);
-  write_json(gguf.path(), (to / "special_tokens_map.json").string(), special, 2);
+  std::map<std::string, std::string> files;
+  const auto add = [&](const char* name, const json& document, int indent) {
+    files[name] = json_text(gguf.path(), name, document, indent);
+  };
+  add("tokenizer.json", tokenizer_json(gguf, tokens, added), -1);
+  add("tokenizer_config.json", config, 2);
+  add("special_tokens_map.json", special, 2);
+  return files;
 }
 
 }  // namespace nanovlm

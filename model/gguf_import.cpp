@@ -1,6 +1,10 @@
 #include "model/gguf_import.h"
 
+#include <charconv>
+#include <cmath>
 #include <filesystem>
+#include <map>
+#include <tuple>
 
 #include <nlohmann/json.hpp>
 
@@ -10,31 +14,45 @@
 namespace nanovlm {
 namespace {
 
-constexpr std::pair<const char*, const char*> kTop[] = {
-    {"token_embd.weight", "model.embed_tokens.weight"},
-    {"output_norm.weight", "model.norm.weight"},
-    {"output.weight", "lm_head.weight"},
+// transformers' name and the shape of each tensor that the file must hold, by llama.cpp's name.
+struct Expected {
+  std::string theirs;
+  Shape shape;
 };
-constexpr std::pair<const char*, const char*> kBlock[] = {
-    {"attn_norm.weight", "input_layernorm.weight"}, {"ffn_norm.weight", "post_attention_layernorm.weight"},
-    {"attn_q.weight", "self_attn.q_proj.weight"},   {"attn_k.weight", "self_attn.k_proj.weight"},
-    {"attn_v.weight", "self_attn.v_proj.weight"},   {"attn_output.weight", "self_attn.o_proj.weight"},
-    {"ffn_gate.weight", "mlp.gate_proj.weight"},    {"ffn_up.weight", "mlp.up_proj.weight"},
-    {"ffn_down.weight", "mlp.down_proj.weight"},
-};
+using Tensors = std::map<std::string, Expected>;
 
-// transformers' name of a tensor called blk.<i>.<part> or by a name of its own.
-std::string published_name(const std::string& path, const std::string& name) {
-  const std::string prefix = "blk.";
-  const size_t dot = name.find('.', prefix.size());
-  if (name.starts_with(prefix) && dot != name.npos) {
-    for (const auto& [part, theirs] : kBlock)
-      if (name.substr(dot + 1) == part) return "model.layers." + name.substr(4, dot - 4) + "." + theirs;
-  } else {
-    for (const auto& [own, theirs] : kTop)
-      if (name == own) return theirs;
+Tensors expected_tensors(const GgufFile& gguf) {
+  const int64_t width = gguf.integer("llama.embedding_length"), inner = gguf.integer("llama.feed_forward_length");
+  const int64_t heads = gguf.integer("llama.attention.head_count"), D = width / heads;
+  const int64_t blocks = gguf.integer("llama.block_count"), stored = static_cast<int64_t>(gguf.entries().size());
+  const auto tokens = static_cast<int64_t>(gguf.strings("tokenizer.ggml.tokens").size());
+  const int64_t kv_width = gguf.integer("llama.attention.head_count_kv") * D;
+  check(blocks > 0 && blocks <= stored, gguf.path(), ": llama.block_count: expected 1 to ", stored,
+        ", the number of tensors, found ", blocks);
+  Tensors all = {{"token_embd.weight", {"model.embed_tokens.weight", {tokens, width}}},
+                 {"output_norm.weight", {"model.norm.weight", {width}}}};
+  if (gguf.entries().count("output.weight")) all["output.weight"] = {"lm_head.weight", {tokens, width}};
+  const std::tuple<const char*, const char*, Shape> parts[] = {
+      {"attn_norm", "input_layernorm", {width}},         {"ffn_norm", "post_attention_layernorm", {width}},
+      {"attn_q", "self_attn.q_proj", {width, width}},    {"attn_k", "self_attn.k_proj", {kv_width, width}},
+      {"attn_v", "self_attn.v_proj", {kv_width, width}}, {"attn_output", "self_attn.o_proj", {width, width}},
+      {"ffn_gate", "mlp.gate_proj", {inner, width}},     {"ffn_up", "mlp.up_proj", {inner, width}},
+      {"ffn_down", "mlp.down_proj", {width, inner}},
+  };
+  for (int64_t i = 0; i < blocks; ++i)
+    for (const auto& [part, theirs, shape] : parts)
+      all[text("blk.", i, ".", part, ".weight")] = {text("model.layers.", i, ".", theirs, ".weight"), shape};
+  return all;
+}
+
+void check_tensors(const GgufFile& gguf, const Tensors& expected) {
+  for (const auto& [name, entry] : gguf.entries()) {
+    check(expected.count(name) != 0, gguf.path(), ": tensor ", name,
+          ": expected one of a Llama model without biases, found another");
+    const Shape& shape = expected.at(name).shape;
+    check(entry.shape == shape, gguf.path(), ": tensor ", name, ": expected ", shape, ", found ", entry.shape);
   }
-  fail(path, ": tensor ", name, ": expected one of a Llama model without biases, found another");
+  for (const auto& one : expected) gguf.entry(one.first);  // Error: absent
 }
 
 // Rows 2 i and 2 i + 1 of each head, a pair for interleaved RoPE, become rows i and D / 2 + i.
@@ -49,8 +67,16 @@ std::vector<float> in_halves(const std::vector<float>& rows, int64_t heads, int6
   return result;
 }
 
-// fp32 values as the fewest digits that a person wrote: 1e-05, where the file's float is 9.99999974e-06.
-double as_written(double value) { return std::stod(text(value)); }
+// A positive number; of an fp32 value the fewest digits that stand for it, which are those that a person wrote: 1e-05,
+// where the float is 9.99999974e-06.
+double as_written(const GgufFile& gguf, const char* key) {
+  const double value = gguf.number(key);
+  check(std::isfinite(value) && value > 0, gguf.path(), ": ", key, ": expected a positive number, found ", value);
+  const auto narrow = static_cast<float>(value);
+  if (narrow != value) return value;
+  char digits[32];
+  return std::stod(std::string(digits, std::to_chars(digits, digits + sizeof digits, narrow).ptr));
+}
 
 nlohmann::json llama_config(const GgufFile& gguf) {
   const auto integer = [&](const char* key) { return gguf.integer(key); };
@@ -69,9 +95,9 @@ nlohmann::json llama_config(const GgufFile& gguf) {
           {"num_attention_heads", integer("llama.attention.head_count")},
           {"num_hidden_layers", integer("llama.block_count")},
           {"num_key_value_heads", integer("llama.attention.head_count_kv")},
-          {"rms_norm_eps", as_written(gguf.number("llama.attention.layer_norm_rms_epsilon"))},
+          {"rms_norm_eps", as_written(gguf, "llama.attention.layer_norm_rms_epsilon")},
           {"rope_scaling", nullptr},
-          {"rope_theta", as_written(gguf.number("llama.rope.freq_base"))},
+          {"rope_theta", as_written(gguf, "llama.rope.freq_base")},
           {"tie_word_embeddings", gguf.entries().count("output.weight") == 0},
           {"torch_dtype", "bfloat16"},
           {"vocab_size", gguf.entry("token_embd.weight").shape[0]}};
@@ -86,30 +112,53 @@ void check_heads(const GgufFile& gguf) {
         heads, " of ", width, ", in ", kv_heads, " groups");
 }
 
+// Only plain RoPE over whole heads is computed.
+void check_rope(const GgufFile& gguf) {
+  constexpr const char* type = "llama.rope.scaling.type";
+  if (gguf.has(type))
+    check(gguf.string(type) == "none", gguf.path(), ": ", type,
+          ": expected none, for scaled RoPE is not supported, found ", gguf.string(type));
+  for (const char* factor : {"llama.rope.scaling.factor", "llama.rope.scale_linear"})
+    if (!gguf.has(type) && gguf.has(factor))
+      check(gguf.number(factor) == 0 || gguf.number(factor) == 1, gguf.path(), ": ", factor,
+            ": expected 1, for scaled RoPE is not supported, found ", gguf.number(factor));
+  const int64_t D = gguf.integer("llama.embedding_length") / gguf.integer("llama.attention.head_count");
+  for (const char* size : {"llama.rope.dimension_count", "llama.attention.key_length", "llama.attention.value_length"})
+    if (gguf.has(size))
+      check(gguf.integer(size) == D, gguf.path(), ": ", size, ": expected ", D, ", a head's size, found ",
+            gguf.integer(size));
+}
+
 }  // namespace
 
-void write_language_model(const GgufFile& gguf, const std::string& folder) {
+void check_language_model(const GgufFile& gguf) {
   const std::string& architecture = gguf.string("general.architecture");
   check(architecture == "llama", gguf.path(), ": general.architecture: expected llama, found ", architecture);
   check_heads(gguf);
+  check_rope(gguf);
+  check_tensors(gguf, expected_tensors(gguf));
+  llama_config(gguf);  // Error: a setting that it lacks
+}
+
+void write_language_model(const GgufFile& gguf, const std::string& folder) {
+  check_language_model(gguf);
+  const Tensors expected = expected_tensors(gguf);
   const int64_t width = gguf.integer("llama.embedding_length");
   const nlohmann::json config = llama_config(gguf);
 
   const Device host = Device::open("cpu");
   std::vector<std::pair<std::string, Tensor>> tensors;
   for (const auto& [name, entry] : gguf.entries()) {
-    const std::string theirs = published_name(gguf.path(), name);
+    const std::string& theirs = expected.at(name).theirs;
     std::vector<float> values = gguf.read_f32(name);
     for (const auto& [part, key] :
-         {std::pair{"q_proj", "llama.attention.head_count"}, {"k_proj", "llama.attention.head_count_kv"}}) {
-      if (theirs.find(part) == theirs.npos) continue;
-      const int64_t heads = gguf.integer(key), D = width / gguf.integer("llama.attention.head_count");
-      check(entry.shape == Shape{heads * D, width}, gguf.path(), ": tensor ", name, ": expected ",
-            Shape{heads * D, width}, ", found ", entry.shape);
-      values = in_halves(values, heads, width);
-    }
+         {std::pair{"q_proj", "llama.attention.head_count"}, {"k_proj", "llama.attention.head_count_kv"}})
+      if (theirs.find(part) != theirs.npos) values = in_halves(values, gguf.integer(key), width);
     tensors.emplace_back(theirs, from_host(std::vector<bf16>(values.begin(), values.end()), entry.shape, host));
   }
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  check(!error, folder, ": can't be created: ", error.message());
   write_safetensors((std::filesystem::path(folder) / "model.safetensors").string(), tensors);
   write_file((std::filesystem::path(folder) / "config.json").string(), config.dump(2) + "\n");
 }

@@ -2,6 +2,8 @@
 // (tests/fixtures/gguf), and every kind of damage refused with its place.
 #include "engine/gguf.h"
 
+#include <cmath>
+
 #include <nlohmann/json.hpp>
 
 #include "data/gguf_tokenizer.h"
@@ -88,7 +90,7 @@ TEST_CASE("a GGUF model becomes the folder that transformers would have saved") 
   const Folder folder;
   const GgufFile gguf = GgufFile::open(kTiny);
   write_language_model(gguf, folder.path());
-  write_tokenizer(gguf, folder.path());
+  for (const auto& [name, contents] : tokenizer_files(gguf)) folder.write(name, contents);
 
   const SafetensorsFile ours = SafetensorsFile::open(folder.file("model.safetensors"));
   const SafetensorsFile golden = SafetensorsFile::open(fixture("gguf/tiny/model.safetensors"));
@@ -196,25 +198,88 @@ TEST_CASE("every wrong header is refused with its place") {
   }
 }
 
-TEST_CASE("a file of another model or tokenizer is refused by name") {
+namespace {
+
+// The message with which a changed file is refused.
+std::string refusal_of(const std::string& bytes) {
   const Folder folder;
-  std::string bytes = bytes_of(kTiny);
-  const auto refusal = [&](const std::string& from, const std::string& to) {
-    REQUIRE(from.size() == to.size());
-    std::string changed = bytes;
-    for (size_t at = 0; (at = changed.find(from, at)) != changed.npos; at += to.size())
-      changed.replace(at, to.size(), to);
-    folder.write("f", changed);
-    return message_of([&] {
-      const GgufFile gguf = GgufFile::open(folder.file("f"));
-      write_language_model(gguf, folder.path());
-      write_tokenizer(gguf, folder.path());
-    });
+  folder.write("f", bytes);
+  const std::string message = message_of([&] {
+    const GgufFile gguf = GgufFile::open(folder.file("f"));
+    check_language_model(gguf);
+    tokenizer_files(gguf);
+  });
+  const std::string place = folder.file("f") + ": ";
+  return message.starts_with(place) ? message.substr(place.size()) : message;
+}
+
+std::string replaced(std::string bytes, const std::string& from, const std::string& to) {
+  REQUIRE(from.size() == to.size());
+  for (size_t at = 0; (at = bytes.find(from, at)) != bytes.npos; at += to.size()) bytes.replace(at, to.size(), to);
+  return bytes;
+}
+
+// With 4 bytes for the value of a key that has so many.
+std::string with_value(std::string bytes, const std::string& name, const std::string& value) {
+  const size_t at = bytes.find(string_bytes(name));
+  REQUIRE((at != bytes.npos && value.size() == 4));
+  return bytes.replace(at + 8 + name.size() + 4, 4, value);
+}
+
+// With another key in front, and one that keeps what follows in place modulo 32.
+std::string with_key(std::string bytes, std::string one) {
+  uint64_t keys = 0;
+  std::copy_n(&bytes[16], sizeof keys, reinterpret_cast<char*>(&keys));
+  bytes.replace(16, 8, le(keys + 2));
+  const std::string filler = key("filler", kString, string_bytes(""));
+  one += key("filler", kString, string_bytes(std::string(32 - (one.size() + filler.size()) % 32, 'x')));
+  return bytes.insert(24, one);
+}
+
+}  // namespace
+
+TEST_CASE("a file of another model or tokenizer is refused by name") {
+  const std::string bytes = bytes_of(kTiny);
+  CHECK(refusal_of(bytes) == "no error");
+  const auto refused = [&](const std::string& changed, const std::string& part) {
+    const std::string message = refusal_of(changed);
+    INFO(message);
+    CHECK(message.find(part) != message.npos);
   };
-  CHECK(refusal("llama", "qwen2").find("general.architecture: expected llama, found qwen2") != std::string::npos);
-  CHECK(refusal("smollm", "qwen-2").find("tokenizer.ggml.pre: expected smollm, found qwen-2") != std::string::npos);
-  CHECK(refusal("ffn_gate.", "ffn_bias.").find("tensor blk.0.ffn_bias.weight: expected one of a Llama model") !=
-        std::string::npos);
-  CHECK(refusal("<|im_end|>", "<|im_end\xff>").find("expected texts in UTF-8") != std::string::npos);
-  CHECK(refusal("llama.embedding_length", "llama.embedding_lengtx").find("expected the key") != std::string::npos);
+  refused(replaced(bytes, "llama", "qwen2"), "general.architecture: expected llama, found qwen2");
+  refused(replaced(bytes, "smollm", "qwen-2"), "tokenizer.ggml.pre: expected smollm, found qwen-2");
+  refused(replaced(bytes, "ffn_gate.", "ffn_bias."), "tensor blk.0.ffn_bias.weight: expected one of a Llama model");
+  refused(replaced(bytes, "<|im_end|>", "<|im_end\xff>"), "expected texts in UTF-8");
+  refused(replaced(bytes, "llama.embedding_length", "llama.embedding_lengtx"), "expected the key");
+  refused(replaced(bytes, string_bytes("#") + string_bytes("$"), string_bytes("#") + string_bytes("#")),
+          "tokenizer.ggml.tokens: expected each token once, found token ");
+
+  refused(with_value(bytes, "llama.block_count", le(uint32_t{2})), "expected a tensor blk.1.attn_k.weight, found none");
+  refused(with_value(bytes, "llama.block_count", le(~uint32_t{0})), "llama.block_count: expected 1 to ");
+  refused(with_value(bytes, "llama.feed_forward_length", le(uint32_t{8})), "ffn_down.weight: expected [");
+  refused(with_value(bytes, "llama.rope.dimension_count", le(uint32_t{2})), "llama.rope.dimension_count: expected ");
+
+  const std::string type = "llama.rope.scaling.type", factor = "llama.rope.scaling.factor";
+  refused(with_key(bytes, key(type, kString, string_bytes("linear"))), type + ": expected none");
+  refused(with_key(bytes, key(factor, kF32, le(2.0f))), factor + ": expected 1");
+  CHECK(refusal_of(with_key(bytes, key(type, kString, string_bytes("none")))) == "no error");
+  CHECK(refusal_of(with_key(bytes, key(factor, kF32, le(1.0f)))) == "no error");
+
+  for (const float wrong : {std::nanf(""), -1.0f, HUGE_VALF})
+    for (const std::string name : {"llama.attention.layer_norm_rms_epsilon", "llama.rope.freq_base"})
+      refused(with_value(bytes, name, le(wrong)), name + ": expected a positive number");
+}
+
+TEST_CASE("a setting of many digits keeps them") {
+  const Folder folder;
+  folder.write("f", with_value(bytes_of(kTiny), "llama.rope.freq_base", le(1234567.0f)));
+  write_language_model(GgufFile::open(folder.file("f")), folder.file("new/folder"));
+  CHECK(nlohmann::json::parse(bytes_of(folder.file("new/folder/config.json"))).at("rope_theta") == 1234567.0);
+}
+
+TEST_CASE("a file that is refused leaves no folder") {
+  const Folder folder;
+  folder.write("f", with_value(bytes_of(kTiny), "llama.block_count", le(uint32_t{2})));
+  CHECK_THROWS_AS(write_language_model(GgufFile::open(folder.file("f")), folder.file("new")), Error);
+  CHECK_FALSE(std::filesystem::exists(folder.file("new")));
 }
