@@ -10,6 +10,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -21,6 +22,8 @@ namespace nanovlm {
 namespace {
 constexpr int64_t kPartBytes = int64_t{8} << 20;  // what one thread reads at least: below it a second thread costs more
 constexpr int64_t kHalvedBytes = int64_t{4} << 20;  // from here on a thread of its own for one half pays
+
+constexpr int kManyFiles = 128;  // open: few enough to leave room for sockets and libraries' files
 
 const char* kind_of(mode_t mode) {
   if (S_ISDIR(mode)) return "a folder";
@@ -47,6 +50,16 @@ Progress pread_all(int fd, char* destination, int64_t bytes, int64_t offset) {
   return progress;
 }
 
+// The usual soft limit of 1024 open files is for programs that use select(); a data set may have thousands of shards.
+void allow_more_files() {
+  static const bool once [[maybe_unused]] = [] {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return false;
+    limit.rlim_cur = limit.rlim_max;
+    return setrlimit(RLIMIT_NOFILE, &limit) == 0;
+  }();
+}
+
 std::string folder_of(const std::string& path) {
   const size_t slash = path.rfind('/');
   if (slash == path.npos) return ".";
@@ -61,6 +74,7 @@ File File::open(const std::string& path) {
   // Without O_NONBLOCK opening a pipe would wait for its other end.
   File file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK), path);
   check(file.fd_ >= 0, path, ": can't be opened: ", std::strerror(errno));
+  if (file.fd_ >= kManyFiles) allow_more_files();
   struct stat info {};
   check(fstat(file.fd_, &info) == 0, path, ": can't be examined: ", std::strerror(errno));
   check(S_ISREG(info.st_mode), path, ": expected a regular file, found ", kind_of(info.st_mode));

@@ -9,10 +9,12 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "engine/error.h"
 #include "tests/support/catch.h"
+#include "tests/support/folder.h"
 
 using namespace nanovlm;
 
@@ -43,6 +45,21 @@ bool can_pass_the_cache(const std::string& path, char* block) {
 }
 
 }  // namespace
+
+TEST_CASE("more files may be open than the soft limit says") {
+  rlimit usual{};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &usual) == 0);
+  const rlimit low{std::min<rlim_t>(200, usual.rlim_max), usual.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &low) == 0);
+  const Folder folder;
+  const std::string path = folder.write("f", "x");
+  const auto open_many = [&] {
+    std::vector<File> files;
+    for (int i = 0; i < 300; ++i) files.push_back(File::open(path));
+  };
+  if (usual.rlim_max > 400) CHECK_NOTHROW(open_many());
+  setrlimit(RLIMIT_NOFILE, &usual);
+}
 
 TEST_CASE("every way of reading a file gives the bytes of that place, or says that they are not there") {
   const std::string path = (std::filesystem::temp_directory_path() / text("file_test_", getpid())).string();
