@@ -199,11 +199,10 @@ Record parse_record(const JsonValue& value, const std::string& folder) {
   return record;
 }
 
-JsonRecords::JsonRecords(const std::string& path, const char* separator, int64_t first_number)
+JsonRecords::JsonRecords(const std::string& path, const char* separator)
     : file_(File::open(path)),
       folder_(fs::canonical(fs::absolute(path).parent_path()).string()),
-      separator_(separator),
-      first_number_(first_number) {}
+      separator_(separator) {}
 
 Record JsonRecords::read(int64_t row) const {
   const auto [begin, bytes] = ranges_.at(static_cast<size_t>(row));
@@ -221,19 +220,34 @@ Record JsonRecords::read(int64_t row) const {
   }
 }
 
-JsonLines::JsonLines(const std::string& path) : JsonRecords(path, ":", 1) {
+JsonLines::JsonLines(const std::string& path) : JsonRecords(path, ":") {
   int64_t begin = 0;
-  for_each_block(file_, [&](std::string_view block, int64_t offset) {
-    for (size_t at = 0; (at = block.find('\n', at)) != block.npos; ++at) {
-      const int64_t end = offset + static_cast<int64_t>(at) + 1;
+  bool blank = true;  // the line that begins there, so far
+  const auto line_ends = [&](int64_t end) {
+    if (blank)
+      rows_before_blank_.push_back(size());
+    else
       ranges_.push_back({begin, end - begin});
-      begin = end;
+    begin = end;
+    blank = true;
+  };
+  for_each_block(file_, [&](std::string_view block, int64_t offset) {
+    for (size_t at = 0; at < block.size();) {
+      const size_t end = std::min(block.find('\n', at), block.size());
+      blank = blank && block.substr(at, end - at).find_first_not_of(" \t\r") == block.npos;
+      at = end + 1;
+      if (end < block.size()) line_ends(offset + static_cast<int64_t>(at));
     }
   });
-  if (begin != file_.size()) ranges_.push_back({begin, file_.size() - begin});  // the last line has no end mark
+  if (begin != file_.size()) line_ends(file_.size());  // the last line has no end mark
 }
 
-JsonArray::JsonArray(const std::string& path) : JsonRecords(path, ": record ", 0) {
+int64_t JsonLines::number(int64_t row) const {
+  const auto blank = std::upper_bound(rows_before_blank_.begin(), rows_before_blank_.end(), row);
+  return 1 + row + (blank - rows_before_blank_.begin());
+}
+
+JsonArray::JsonArray(const std::string& path) : JsonRecords(path, ": record ") {
   ArrayScanner scanner([&](int64_t begin, int64_t end) { ranges_.push_back({begin, end - begin}); });
   try {
     for_each_block(file_, [&](std::string_view block, int64_t offset) {

@@ -25,28 +25,35 @@ class JsonRecords : public RecordSource {
  public:
   int64_t size() const override { return static_cast<int64_t>(ranges_.size()); }
   Record read(int64_t row) const override;
-  std::string place(int64_t row) const override { return text(file_.path(), separator_, row + first_number_); }
+  std::string place(int64_t row) const override { return text(file_.path(), separator_, number(row)); }
 
  protected:
   struct Range {
     int64_t begin, bytes;
   };
 
-  JsonRecords(const std::string& path, const char* separator, int64_t first_number);
+  JsonRecords(const std::string& path, const char* separator);
 
   const File file_;
+  // What stands for a record in its place.
+  virtual int64_t number(int64_t row) const { return row; }
+
   std::vector<Range> ranges_;  // of each record in the file
 
  private:
   const std::string folder_;  // canonical
   const char* const separator_;
-  const int64_t first_number_;
 };
 
-// One record a line: "train.jsonl:17" is its 17th.
+// One record a line: "train.jsonl:17" is on the 17th. Blank lines are none.
 class JsonLines final : public JsonRecords {
  public:
   explicit JsonLines(const std::string& path);
+
+ private:
+  int64_t number(int64_t row) const override;
+
+  std::vector<int64_t> rows_before_blank_;  // of each blank line: the records above it
 };
 
 // The records of one array: "llava.json: record 16" is its 17th. Error: the file holds no array, or it does not end.

@@ -156,6 +156,14 @@ TEST_CASE("lines are found whatever their ends and lengths") {
       JsonLines(folder.write("crlf", "{\"texts\":[{\"user\":\"q\",\"assistant\":\"a\"}]}\r\n")).read(0).texts[0].user ==
       "q");
 
+  // Blank lines are no records, but lines: places count them.
+  const JsonLines blank(folder.write("blank", "\n \t\r\n" + line_of(0) + "\n" + line_of(1) + line_of(2) + "\r\n  "));
+  REQUIRE(blank.size() == 3);
+  for (const auto& [row, line] : {std::pair(0, 3), std::pair(1, 5), std::pair(2, 6)}) {
+    CHECK(blank.read(row).texts[0].user == text("q", row));
+    CHECK(blank.place(row) == text(folder.file("blank"), ":", line));
+  }
+
   // Longer than the block in which lines are looked for, in lines that straddle its ends.
   std::string many;
   int rows = 0;
@@ -172,7 +180,6 @@ TEST_CASE("lines are found whatever their ends and lengths") {
 TEST_CASE("a broken line says where and why, and the lines round it can be read") {
   const Folder folder;
   const std::pair<const char*, const char*> cases[] = {
-      {"", ""},
       {"{", ""},
       {"[]", "$: expected an object, found an array of 0"},
       {"{\"texts\": 1}", "$.texts: expected an array, found 1"},
