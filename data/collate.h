@@ -65,7 +65,7 @@ class Collator {
  protected:
   virtual void tokenize(Sample& sample) const = 0;  // fills in ids and what belongs to them
 
-  Tensor stack_pictures(std::span<const Sample> samples, const Device& host) const;  // [B, 3, S, S] f32
+  Tensor stack_pictures(std::span<const Sample> samples, const Device& host) const;  // [B, 3, S, S] u8
 
   const PromptTokenizer text_;
   const CollateOptions options_;

@@ -22,7 +22,7 @@ struct Image {
   std::vector<uint8_t> rgb;  // [height, width, 3], row-major
 };
 
-// All are checked against the header, before memory is asked for.
+// All but the scans, which are counted while decoding, are checked against the header, before memory is asked for.
 struct ImageLimits {
   int64_t max_pixels = 64'000'000;
   int64_t max_side = 1'000'000;
