@@ -17,6 +17,8 @@ using Bytes = std::span<const uint8_t>;
 
 struct Metadata {
   std::string exif, xmp;
+  bool xmp_is_compressed = false;  // the last one counts, so only that is inflated
+  int inflated_profiles = 0;
 };
 
 std::string_view as_text(Bytes bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
@@ -96,9 +98,16 @@ void read_text_chunk(std::string_view type, std::string_view body, Metadata& fou
   if (type != "tEXt" && !value.empty()) value.remove_prefix(1);
   for (int i = 0; type == "iTXt" && i < 2; ++i)
     value.remove_prefix(std::min(value.find('\0'), value.size() - !value.empty()) + !value.empty());
+  if (xmp) {
+    found.xmp = value;
+    found.xmp_is_compressed = compressed;
+    return;
+  }
+  // Inflating costs a chunk of any size a megabyte: no more of them than an honest file has.
+  constexpr int max_inflated = 16;
+  if (!found.exif.empty() || (compressed && found.inflated_profiles++ >= max_inflated)) return;
   const std::string text = compressed ? inflated(value) : std::string(value);
-  if (profile && found.exif.empty() && !text.empty()) found.exif = from_raw_profile(text);
-  if (xmp) found.xmp = text;
+  if (!text.empty()) found.exif = from_raw_profile(text);
 }
 
 Metadata of_png(Bytes bytes) {
@@ -110,6 +119,7 @@ Metadata of_png(Bytes bytes) {
     if (type == "tEXt" || type == "zTXt" || type == "iTXt") read_text_chunk(type, body, found);
     at += 12 + length;
   }
+  if (found.xmp_is_compressed) found.xmp = inflated(found.xmp);
   return found;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "data/image.h"
@@ -59,29 +60,64 @@ NANOVLM_CLONES void to_planes(const uint8_t* rgb, int64_t pixels, int64_t step, 
   }
 }
 
-Plane resize_width(const Image& image, int width, Filter filter) {
-  const int64_t row_bytes = 3 * static_cast<int64_t>(image.width);
-  Plane out(image.height, width);
-  if (width == image.width) {
-    for (int y = 0; y < image.height; ++y) std::memcpy(out.row(y), &image.rgb[y * row_bytes], row_bytes);
-    return out;
+// The rows of a picture at another width, made when they are needed: of a tall picture all of them at once would take
+// gigabytes.
+class RowWindow {
+ public:
+  // `count`: the most rows that are asked for at a time.
+  RowWindow(const Image& image, int width, int64_t count, Filter filter)
+      : image_(image),
+        capacity_((std::min<int64_t>(image.height, std::max(2 * count, kUsual)) + 2 * kRows - 1) / kRows * kRows),
+        out_(capacity_, width),
+        last_(kRows, image.width) {
+    if (width != image.width) resampler_.emplace(image.width, width, filter);
   }
-  const Resampler resampler(image.width, width, filter);
-  Plane last(kRows, image.width), spare(1, width);  // the image itself has no room behind its last row
-  for (int y = 0; y < image.height; y += kRows) {
+
+  int64_t stride() const { return out_.stride; }
+
+  // Rows `first` to first + count - 1, a stride apart. `first` never falls from call to call.
+  const uint8_t* rows(int64_t first, int64_t count) {
+    while (end_ < first + count) {
+      if (end_ - begin_ + kRows > capacity_) {
+        const int64_t kept = std::max<int64_t>(end_ - first, 0);
+        std::memmove(out_.row(0), out_.row(end_ - kept - begin_), static_cast<size_t>(kept * out_.stride));
+        begin_ = end_ - kept;
+      }
+      make();
+    }
+    return out_.row(first - begin_);
+  }
+
+ private:
+  static constexpr int64_t kUsual = 1024;  // rows: most pictures have no more and never move any
+
+  // The next kRows rows; those behind the picture's end are its last again.
+  void make() {
+    const int64_t row_bytes = 3 * static_cast<int64_t>(image_.width);
     const uint8_t* from[kRows];
     uint8_t* to[kRows];
     for (int r = 0; r < kRows; ++r) {
-      const int64_t at = std::min(y + r, image.height - 1) * row_bytes;
-      const bool room = at + row_bytes + Resampler::kSlack <= static_cast<int64_t>(image.rgb.size());
-      if (!room) std::memcpy(last.row(r), &image.rgb[at], row_bytes);
-      from[r] = room ? &image.rgb[at] : last.row(r);
-      to[r] = y + r < image.height ? out.row(y + r) : spare.row(0);
+      const int64_t at = std::min<int64_t>(end_ + r, image_.height - 1) * row_bytes;
+      to[r] = out_.row(end_ + r - begin_);
+      if (!resampler_) {
+        std::memcpy(to[r], &image_.rgb[at], row_bytes);
+        continue;
+      }
+      // The image itself has no room behind its last row.
+      const bool room = at + row_bytes + Resampler::kSlack <= static_cast<int64_t>(image_.rgb.size());
+      if (!room) std::memcpy(last_.row(r), &image_.rgb[at], row_bytes);
+      from[r] = room ? &image_.rgb[at] : last_.row(r);
     }
-    resampler.columns(from, to);
+    if (resampler_) resampler_->columns(from, to);
+    end_ += kRows;
   }
-  return out;
-}
+
+  const Image& image_;
+  int64_t capacity_;  // in rows, as are these
+  int64_t begin_ = 0, end_ = 0;
+  Plane out_, last_;
+  std::optional<Resampler> resampler_;  // none where the width stays
+};
 
 }  // namespace
 
@@ -92,17 +128,19 @@ Image resize(const Image& image, int width, int height, Filter filter) {
         "resize: picture is ", image.width, " x ", image.height, " with ", image.rgb.size(), " bytes");
   if (width == image.width && height == image.height) return image;
 
-  const Plane columns = resize_width(image, width, filter);
   const int64_t row_bytes = 3 * static_cast<int64_t>(width);
   Image out{width, height, std::vector<uint8_t>(static_cast<size_t>(row_bytes * height))};
   if (height == image.height) {
-    for (int y = 0; y < height; ++y) std::memcpy(&out.rgb[y * row_bytes], columns.row(y), row_bytes);
+    RowWindow columns(image, width, 1, filter);
+    for (int y = 0; y < height; ++y) std::memcpy(&out.rgb[y * row_bytes], columns.rows(y, 1), row_bytes);
     return out;
   }
   const Resampler resampler(image.height, height, filter);
+  RowWindow columns(image, width, resampler.most_taps(), filter);
   Plane row(1, width);
   for (int y = 0; y < height; ++y) {
-    resampler.row(y, columns.row(0), columns.stride, row_bytes, row.row(0));
+    const uint8_t* rows = columns.rows(resampler.first(y), resampler.count(y));
+    resampler.row(y, rows, columns.stride(), row_bytes, row.row(0));
     std::memcpy(&out.rgb[y * row_bytes], row.row(0), row_bytes);
   }
   return out;

@@ -213,12 +213,11 @@ void Resampler::columns(const uint8_t* const in[kRows], uint8_t* const out[kRows
 }
 
 void Resampler::row(int y, const uint8_t* in, int64_t stride, int64_t bytes, uint8_t* out) const {
-  const uint8_t* first = in + taps_.first[y] * stride;
 #if defined(__x86_64__)
   if (!bytes_.start.empty())
-    return resample_rows(first, stride, &bytes_.words[bytes_.start[y]], taps_.count[y], bytes, out);
+    return resample_rows(in, stride, &bytes_.words[bytes_.start[y]], taps_.count[y], bytes, out);
 #endif
-  resample_rows(first, stride, &taps_.weight[taps_.start[y]], taps_.count[y], bytes, out);
+  resample_rows(in, stride, &taps_.weight[taps_.start[y]], taps_.count[y], bytes, out);
 }
 
 }  // namespace nanovlm

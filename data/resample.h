@@ -7,6 +7,7 @@
 //
 // Not for use outside data/.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -56,7 +57,12 @@ class Resampler {
   // in[kRows] -> out[kRows], each a row of RGB, `in` and `out` pixels wide. A byte behind each out row is overwritten.
   void columns(const uint8_t* const in[kRows], uint8_t* const out[kRows]) const;
 
-  // Output row y, of `bytes` bytes, from input rows `stride` bytes apart.
+  // The input rows that output row y is made of, and the most that any takes.
+  int first(int y) const { return taps_.first[y]; }
+  int count(int y) const { return taps_.count[y]; }
+  int most_taps() const { return *std::max_element(taps_.count.begin(), taps_.count.end()); }
+
+  // Output row y, of `bytes` bytes, from the input rows first(y), first(y) + 1..., `stride` bytes apart.
   void row(int y, const uint8_t* in, int64_t stride, int64_t bytes, uint8_t* out) const;
 
  private:
