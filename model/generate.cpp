@@ -10,7 +10,11 @@ KvCache make_cache(const VisionLanguageModel& model, const Layout& layout, int64
   KvCache cache;
   for (size_t b = 0; b + 1 < layout.bounds.size(); ++b)
     cache.lengths.push_back(layout.bounds[b + 1] - layout.bounds[b]);
-  cache.capacity = *std::max_element(cache.lengths.begin(), cache.lengths.end()) + new_tokens;
+  const int64_t longest = *std::max_element(cache.lengths.begin(), cache.lengths.end());
+  // Rows of the cache are counted in 32 bits.
+  check(new_tokens <= INT32_MAX - longest && B <= INT32_MAX / (longest + new_tokens), "generate: a cache of ", B,
+        " sequences of ", longest, " tokens and ", new_tokens, " new ones: expected at most ", INT32_MAX, " in all");
+  cache.capacity = longest + new_tokens;
   cache.lengths.resize(static_cast<size_t>(B), cache.lengths[0]);
   const int64_t width = model.config.lm_n_kv_heads * model.config.lm_head_dim();
   const MemoryScope scope(model.device(), MemoryClass::workspace);

@@ -208,6 +208,15 @@ TEST_CASE("generation chooses the tokens that a full forward pass would") {
     }
 }
 
+TEST_CASE("a cache of more rows than 32 bits count is refused") {
+  const Golden golden = Golden::load("base", Device::open("cpu"));
+  GenerateOptions options;
+  for (const int64_t tokens : {int64_t{INT32_MAX}, INT32_MAX / golden.batch.size(), INT64_MAX}) {
+    options.max_new_tokens = tokens;
+    CHECK_THROWS_WITH(generate(golden.model, golden.batch, options), contains("expected at most 2147483647 in all"));
+  }
+}
+
 TEST_CASE("a checkpoint that is saved and loaded again is the same, in nanoVLM's own names") {
   const Device device = Device::open("cpu");
   for (const std::string name : kModels) {
