@@ -11,6 +11,7 @@
 #include "model/weights.h"
 #include "tests/support/catch.h"
 #include "tests/support/golden.h"
+#include "tests/support/skip.h"
 
 using namespace nanovlm;
 using namespace nanovlm::testing;
@@ -142,7 +143,7 @@ void check_run(Run& run, double loss_tolerance) {
 
 TEST_CASE("a run from Parquet is train.py's run") {
   if (!parquet_can_be_read()) {
-    WARN("skipped: this build has no Arrow");
+    note_skipped("this build has no Arrow");
     return;
   }
   SECTION("fp32, with clipping") {

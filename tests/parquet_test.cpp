@@ -16,6 +16,7 @@
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
 #include "tests/support/messages.h"
+#include "tests/support/skip.h"
 
 using namespace nanovlm;
 using namespace nanovlm::testing;
@@ -25,7 +26,7 @@ namespace {
 // Without Arrow there is nothing to test here but the message that says so.
 bool skipped() {
   if (parquet_can_be_read()) return false;
-  WARN("skipped: this build has no Arrow");
+  note_skipped("this build has no Arrow");
   return true;
 }
 
