@@ -172,7 +172,8 @@ std::string to_json_text(const VLMConfig& config) {
       document[name] = field;
     }
   });
-  return document.dump(4);
+  // Bytes that are no UTF-8 (in a path) are replaced: better than a model that can't be saved.
+  return document.dump(4, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 }  // namespace nanovlm

@@ -5,6 +5,7 @@
 
 import json
 import os
+import pty
 import shutil
 import struct
 import subprocess
@@ -75,6 +76,9 @@ class Train(unittest.TestCase):
                                        "texts": [{"user": "what color?", "assistant": name, "source": "test"}]}) + "\n")
         with open(self.path("config.json"), "w") as file:
             json.dump(TINY, file)
+
+    def metric(self, out, key):
+        return [line[key] for line in self.metrics(self.path(out)) if key in line]
 
     def data_arguments(self, out, *more):
         return ("--config", self.path("config.json"), "--train_dataset", self.path("data"), "--tokenizer", TOKENIZER,
@@ -240,6 +244,42 @@ class Train(unittest.TestCase):
         self.write_data(rows=80, bad=range(0, 80, 2))
         result = self.run_train(*self.data_arguments("out2", "--epochs", "1"), code=1)
         self.assertIn("missing picture", result.stderr)
+
+    def test_a_run_that_does_not_start_leaves_metrics_alone(self):
+        self.write_data()
+        self.run_train(*self.data_arguments("out", "--max_training_steps", "1"))
+        before = self.metrics(self.path("out"))
+        self.run_train("--config", self.path("config.json"), "--train_dataset", self.path("nosuch"), "--out",
+                       self.path("out"), code=1)
+        self.assertEqual(self.metrics(self.path("out")), before)
+        self.assertFalse(os.path.exists(self.path("out", "metrics.1.jsonl")))
+
+    def test_names_that_are_no_utf_8(self):
+        self.write_data()
+        out = self.path(os.fsdecode(b"out\xff"))
+        arguments = self.data_arguments(out, "--max_training_steps", "1", "--vlm_checkpoint_path", b"a\xff", "--run_name",
+                                        b"run\xff", "--json")
+        result = subprocess.run([os.path.join(BIN, "train"), *arguments], capture_output=True, timeout=300)
+        self.assertEqual(result.returncode, 0, result.stderr[-2000:])
+        self.assertEqual(json.loads(result.stdout)["run"], "run\ufffd")
+        self.assertTrue(os.path.exists(os.path.join(out, "last", "config.json")))
+
+    def test_lines_on_a_terminal_do_not_touch(self):
+        self.write_data()
+        master, slave = pty.openpty()
+        process = subprocess.Popen([os.path.join(BIN, "train"), *self.data_arguments(
+            "out", "--max_training_steps", "2", "--eval_in_epochs", "false")], stdout=slave, stderr=slave)
+        os.close(slave)
+        output = b""
+        try:
+            while part := os.read(master, 4096):
+                output += part
+        except OSError:  # the other end is closed
+            pass
+        os.close(master)
+        self.assertEqual(process.wait(), 0, output[-2000:])
+        self.assertIn(b"step 2/2", output)
+        self.assertIn(b"\nEpoch 1/2", output)
 
     def test_bad_usage(self):
         for arguments in (("--nonsense", "1"), (), ("--out", self.path("x")),

@@ -10,13 +10,18 @@
 
 namespace nanovlm {
 
-RunLog::RunLog(const std::string& folder) : path_(folder + "/metrics.jsonl"), terminal_(isatty(STDERR_FILENO) == 1) {
+RunLog::RunLog(const std::string& folder)
+    : folder_(folder), path_(folder + "/metrics.jsonl"), terminal_(isatty(STDERR_FILENO) == 1) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   check(!error, folder, ": the output folder can't be created: ", error.message());
+}
+
+void RunLog::begin() {
+  std::error_code error;
   // An earlier run's metrics stay, under the first free number.
   for (int n = 1; std::filesystem::exists(path_, error); ++n) {
-    const std::string aside = text(folder, "/metrics.", n, ".jsonl");
+    const std::string aside = text(folder_, "/metrics.", n, ".jsonl");
     if (!std::filesystem::exists(aside, error)) std::filesystem::rename(path_, aside, error);
     check(!error, path_, ": an earlier run's metrics can't be moved to ", aside, ": ", error.message());
   }
@@ -25,12 +30,13 @@ RunLog::RunLog(const std::string& folder) : path_(folder + "/metrics.jsonl"), te
 }
 
 void RunLog::write(const nlohmann::json& line) {
-  metrics_ << line.dump() << '\n';
+  // Bytes that are no UTF-8 (in a folder's name, say) are replaced: better than a run lost at its end.
+  metrics_ << line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
   metrics_.flush();
   check(metrics_.good(), path_, ": can't be written (is the disk full?)");
 }
 
-void RunLog::show(const Progress& p) {
+void RunLog::show(const StepProgress& p) {
   const auto now = Clock::now();
   const std::chrono::duration<double> since = now - shown_;
   if (since.count() < (terminal_ ? 0.2 : 10.0) && p.step < p.steps) return;

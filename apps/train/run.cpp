@@ -9,6 +9,7 @@
 
 #include "apps/common/dataset_argument.h"
 #include "apps/common/loaded_model.h"
+#include "apps/common/output.h"
 #include "apps/common/pretrained.h"
 #include "apps/train/start.h"
 #include "data/survey.h"
@@ -96,6 +97,7 @@ Run::Run(const Settings& settings, const RunConfig& config)
   say(nanovlm::describe(config));
   open_batches(config);
   make_trainer();
+  log_.begin();
 }
 
 void Run::open_batches(const RunConfig& config) {
@@ -186,7 +188,7 @@ void Run::train() {
     samples_ += work.samples();
     loss_ = result.losses.back();
     record(step, result, tokens_per_second);
-    // A step's own pace jumps about, so the line shows the run's average.
+    // Tokens/s and the share of waiting are the step's; samples/s, which jump about less, the run's.
     log_.show({step + 1, steps_, loss_, result.lr_backbones, tokens_per_second,
                static_cast<double>(samples_) / log_.seconds(), work.wait_seconds / seconds});
 
@@ -287,7 +289,10 @@ void Run::finish() {
       {"run", name_},        {"peak_resident_mib", peak_resident_mib()}};
   if (best_) summary["best_val_loss"] = *best_;
   log_.write({{"summary", summary}});
-  if (settings_.json) std::cout << summary.dump() << std::endl;
+  if (settings_.json) {
+    print_json(summary);
+    std::cout.flush();
+  }
   say(text("Saved ", last));
   push();
 }
@@ -304,10 +309,9 @@ void Run::push() {
 }
 
 void Run::say(const std::string& line) {
-  if (settings_.json)
-    log_.note(line);
-  else
-    std::cout << line << std::endl;
+  if (settings_.json) return log_.note(line);
+  log_.end_line();
+  std::cout << line << std::endl;
 }
 
 }  // namespace nanovlm::training
