@@ -23,6 +23,7 @@ struct Settings {
   std::string split = "test", task = "vqa", dtype = "f32", compat = "none";
   DeviceOption device;
   int64_t batch_size = 64, workers = 1, max_new_tokens = 0, seed = 0;
+  double max_bad_share = 0.1;
   std::optional<int64_t> limit;
   bool blind = false, greedy = false, fixed_length = false, json = false;
 };
@@ -35,6 +36,9 @@ void add_options(CommandLine& line, Settings& s) {
   line.option("--limit", s.limit, "only the first N records").in(1, 1e15);
   line.option("--batch_size", s.batch_size, "questions at once").in(1, 65536);
   line.option("--workers", s.workers, "threads that read and decode").in(0, 256);
+  line.option("--max_bad_share", s.max_bad_share,
+              "of records; with more it ends with 1, after what the others gave was written")
+      .in(0, 1);
   line.option("--max_new_tokens", s.max_new_tokens, "of an answer; 0: 10 for vqa, 5 for mmstar").in(0, 1 << 20);
   line.flag("--greedy", s.greedy, "mmstar: the likeliest token instead of nanoVLM's sampling (vqa always does)");
   line.flag("--fixed_length", s.fixed_length, "go on after the end token, as nanoVLM v1 does");
@@ -63,6 +67,7 @@ EvaluationData data_of(const Settings& s, const LoadedModel& loaded) {
         std::make_shared<QuestionCollator>(loaded.text, collate, s.task == "mmstar" ? mmstar_prompt : vqa_prompt);
   data.batch_size = s.batch_size;
   data.workers = static_cast<int>(s.workers);
+  data.max_bad_share = s.max_bad_share;
   return data;
 }
 
@@ -164,7 +169,13 @@ void evaluate(const Settings& s) {
   options.dtype = dtype_of(s.dtype);
   options.blind = s.blind;
   options.progress = [&](int64_t done, int64_t of) { progress.show(done, of); };
-  if (s.task == "loss") return report_loss(s, evaluate_loss(loaded.model, data, options), watch.seconds());
+  // Reported all the same: the answers to the records before may be an hour's work.
+  const auto check_whole = [](const auto& result) { check(result.stopped.empty(), "ended early: ", result.stopped); };
+  if (s.task == "loss") {
+    const LossResult result = evaluate_loss(loaded.model, data, options);
+    report_loss(s, result, watch.seconds());
+    return check_whole(result);
+  }
 
   const AnswerRule rule =
       s.task == "vqa" ? AnswerRule(is_exact_match) : [](const std::string& prediction, const std::string& answer) {
@@ -174,6 +185,7 @@ void evaluate(const Settings& s) {
       evaluate_answers(loaded.model, data, loaded.text.tokenizer, rule, generation_of(s), options);
   if (!s.results.empty()) write_results(s.results, *data.source, result);
   report_answers(s, result, watch.seconds());
+  check_whole(result);
 }
 
 }  // namespace

@@ -275,6 +275,23 @@ class Eval(Cli):
         self.refused(["3 of 3 records left out"], "eval", *start, "--dataset", nothing)
 
 
+    def test_bad_records_cost_no_answers(self):
+        results = self.path("results.jsonl")
+        self.dataset()
+        lines = [{"image": name + ".png", "question": "which colour?", "answer": name}
+                 for name in ("red", "blue", "gone", "red", "blue")]
+        data = self.write("five.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        start = ("--checkpoint", model("base"), "--tokenizer", TINY_TOKENIZER, "--dataset", data, "--json")
+        for share, code in ((0.1, 1), (0.2, 0)):
+            run = self.run_program("eval", *start, "--results", results, "--max_bad_share", share)
+            self.assertEqual(run.returncode, code, run.stderr)
+            self.assertEqual(b"ended early: loader: 1 of 5 records are bad" in run.stderr, code == 1)
+            self.assertEqual(json.loads(run.stdout)["questions"], 4)
+            with open(results, encoding="utf-8") as file:
+                self.assertEqual(len(file.readlines()), 4)
+            os.remove(results)
+
+
 class InspectImage(Cli):
     def test_pictures_equal_pillow_s(self):
         expected = Safetensors(fixture("images", "expected_32.safetensors"))

@@ -245,6 +245,28 @@ class Train(unittest.TestCase):
         result = self.run_train(*self.data_arguments("out2", "--epochs", "1"), code=1)
         self.assertIn("missing picture", result.stderr)
 
+    def test_bad_validation_records_cost_no_run(self):
+        self.write_data(bad=(39,))
+        start = ("--shuffle", "none", "--epochs", "1")  # as stored: the last rows are for validation
+        result = self.run_train(*self.data_arguments("one", *start, "--val_ratio", "0.025", "--json"))
+        self.assertIn("warning: step 8 has no validation loss: ", result.stderr)
+        self.assertEqual(json.loads(result.stdout)["failed_validations"], 3)  # steps 3, 6 and the last
+        self.assertTrue(os.path.exists(self.path("one", "last", "model.safetensors")))
+        result = self.run_train(*self.data_arguments("refused", *start))
+        self.assertIn("1 of 8 records are bad", result.stderr)
+        self.assertEqual(self.metric("refused", "val_loss"), [])
+        self.run_train(*self.data_arguments("allowed", *start, "--max_bad_share", "0.2"))
+        self.assertEqual(len(self.metric("allowed", "val_loss")), 3)
+
+    def test_a_run_that_ends_early_for_left_out_records_is_validated_too(self):
+        self.write_data(bad=(5,))
+        result = self.run_train(*self.data_arguments("out", "--shuffle", "none", "--epochs", "1", "--batch_size", "3",
+                                                     "--val_ratio", "0.025", "--eval_interval", "100"))
+        self.assertIn("the data ended after 12 of 13 steps", result.stderr)
+        self.assertEqual(len(self.metric("out", "val_loss")), 1)
+        self.assertEqual(len(self.metric("out", "epoch_loss")), 1)
+        self.assertTrue(os.path.exists(self.path("out", "best", "model.safetensors")))
+
     def test_a_run_that_does_not_start_leaves_metrics_alone(self):
         self.write_data()
         self.run_train(*self.data_arguments("out", "--max_training_steps", "1"))

@@ -11,23 +11,35 @@ Loader open_loader(const EvaluationData& data) {
   LoaderOptions options;
   options.batch_size = data.batch_size;
   options.shuffle = false;
-  options.drop_last = false;
+  options.drop_last = data.drop_last;
   options.workers = data.workers;
+  options.max_bad_share = data.max_bad_share;
   return Loader(data.source, data.rows, data.collator, options);
 }
 
-// Calls f(batch) for every batch of the data, up to the limit.
-template <class F>
-LoaderReport for_each_batch(const EvaluationData& data, const EvaluationOptions& options, const F& f) {
+// Calls f(batch) for every batch of the data, up to the limit. What was made of the batches before an error of the
+// loader is worth keeping, so that such an error is written to result.stopped.
+template <class Result, class F>
+void for_each_batch(const EvaluationData& data, const EvaluationOptions& options, Result& result, const F& f) {
   Loader loader = open_loader(data);
   for (int64_t n = 0; options.max_batches == 0 || n < options.max_batches; ++n) {
-    std::optional<LoadedBatch> batch = loader.next();
+    std::optional<LoadedBatch> batch;
+    try {
+      batch = loader.next();
+    } catch (const Error& error) {
+      result.stopped = error.what();
+    }
     if (!batch) break;
     if (options.blind) hide_pictures(batch->batch);
     f(*batch);
     if (options.progress) options.progress(loader.report().rows, loader.rows());
   }
-  return loader.report();
+  result.loaded = loader.report();
+}
+
+template <class Result>
+std::string why_none(const Result& result) {
+  return result.stopped.empty() ? result.loaded.text() : result.stopped;
 }
 
 std::string trimmed(const std::string& s) {
@@ -87,7 +99,7 @@ LossResult evaluate_loss(const VisionLanguageModel& model, const EvaluationData&
   run.dtype = options.dtype;
   LossResult result;
   double sum_of_batches = 0, sum_of_tokens = 0;
-  result.loaded = for_each_batch(data, options, [&](const LoadedBatch& loaded) {
+  for_each_batch(data, options, result, [&](const LoadedBatch& loaded) {
     if (loaded.targets == 0) return;  // its loss is undefined
     const double loss = model.loss(loaded.batch, run).item();
     sum_of_batches += loss;
@@ -95,7 +107,7 @@ LossResult evaluate_loss(const VisionLanguageModel& model, const EvaluationData&
     result.targets += loaded.targets;
     ++result.batches;
   });
-  check(result.targets > 0, "evaluation: expected labels that count, found none: ", result.loaded.text());
+  check(result.targets > 0, "evaluation: expected labels that count, found none: ", why_none(result));
   result.mean_of_batches = sum_of_batches / static_cast<double>(result.batches);
   result.mean_of_tokens = sum_of_tokens / static_cast<double>(result.targets);
   return result;
@@ -107,7 +119,7 @@ AnswersResult evaluate_answers(const VisionLanguageModel& model, const Evaluatio
                                const AnswerRule& rule, GenerateOptions generation, const EvaluationOptions& options) {
   generation.dtype = options.dtype;
   AnswersResult result;
-  result.loaded = for_each_batch(data, options, [&](const LoadedBatch& loaded) {
+  for_each_batch(data, options, result, [&](const LoadedBatch& loaded) {
     const auto texts = generate(model, loaded.batch, generation);
     // Another seed for every batch: sequence s of each draws from the same stream.
     ++generation.seed;
@@ -118,7 +130,7 @@ AnswersResult evaluate_answers(const VisionLanguageModel& model, const Evaluatio
           {sample.row, sample.question, prediction, sample.answer, rule(prediction, sample.answer)});
     }
   });
-  check(!result.answers.empty(), "evaluation: expected questions, found none: ", result.loaded.text());
+  check(!result.answers.empty(), "evaluation: expected questions, found none: ", why_none(result));
   tally(result);
   return result;
 }

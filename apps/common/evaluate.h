@@ -19,6 +19,8 @@ struct EvaluationData {
   std::shared_ptr<const Collator> collator;  // VqaCollator for the loss, QuestionCollator for answers
   int64_t batch_size = 64;
   int workers = 1;
+  double max_bad_share = 0.1;  // of records; with more it ends early: see `stopped`
+  bool drop_last = false;
 };
 
 struct EvaluationOptions {
@@ -36,6 +38,7 @@ struct LossResult {
   double mean_of_tokens = 0;   // every label counts alike
   int64_t batches = 0, targets = 0;
   LoaderReport loaded;
+  std::string stopped;  // why the data ended before their end; empty: they did not
 };
 
 // Nothing is recorded for gradients. Error: no row of the data has a label that counts.
@@ -63,6 +66,7 @@ struct AnswersResult {
   std::string commonest_answer;
   Tally commonest, commonest_by_question;
   LoaderReport loaded;
+  std::string stopped;  // as LossResult's
 };
 
 // Whether a prediction (without special tokens, white space trimmed at both ends) answers a question.

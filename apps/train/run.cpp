@@ -40,15 +40,8 @@ RowOrder row_order(const TrainConfig& train) {
   return train.shuffle == "none" ? RowOrder::stored : RowOrder::shuffled;
 }
 
-// The reference validates on full batches only. Where there is none it fails; here the rows are then all kept.
-std::vector<int64_t> validation_rows(const Split& split, const TrainConfig& train) {
-  std::vector<int64_t> rows = split.validation;
-  const size_t left = rows.size() % static_cast<size_t>(train.batch_size);
-  if (as_reference(train) && left < rows.size()) rows.resize(rows.size() - left);
-  return rows;
-}
-
-// A run in which most samples teach nothing would look like any other. Looks at the first samples in training order.
+// A run in which most samples teach nothing would look like any other. Looks at the first samples of those for
+// training, which --shuffle has put in an order.
 void check_loss(const Dataset& data, const Split& split, const PromptTokenizer& tokenizer, const TrainConfig& train,
                 const VLMConfig& vlm) {
   constexpr size_t kLookedAt = 256;
@@ -128,7 +121,13 @@ void Run::open_dataset_batches(const RunConfig& config) {
   source_ = std::make_unique<DatasetBatches>(
       std::make_unique<Loader>(rows, split.train, collator, loader_options(train_)), train_);
   if (!split.validation.empty())
-    validation_ = {rows, validation_rows(split, train_), collator, train_.batch_size, static_cast<int>(train_.workers)};
+    validation_ = {rows,
+                   split.validation,
+                   collator,
+                   train_.batch_size,
+                   static_cast<int>(train_.workers),
+                   train_.max_bad_share,
+                   as_reference(train_) && static_cast<int64_t>(split.validation.size()) >= train_.batch_size};
   const auto samples = static_cast<int64_t>(split.train.size());
   name_ = settings_.run_name.empty() ? reference_name(train_, samples) : settings_.run_name;
 }
@@ -167,20 +166,21 @@ void Run::train() {
   Epoch epoch;
   epoch.start = log_.seconds();
   StepBatches upcoming = source_->next();
+  check(!upcoming.batches.empty(), "the data gave no batch");
   for (int64_t step = 0; step < steps_; ++step) {
     const double start = log_.seconds();
     const StepBatches work = std::move(upcoming);
-    if (work.batches.empty()) {  // records that were left out had been counted as samples
-      check(step > 0, "the data gave no batch");
-      log_.note(text("the data ended after ", step, " of ", steps_, " steps"));
-      steps_ = step;
-      break;
-    }
     for (const std::string& line : source_->notes()) log_.note(line);
     const StepResult result = take(work, step, [&] {
       upcoming = step + 1 < steps_ ? source_->next() : StepBatches();
       if (!device_.is_host() && !upcoming.batches.empty()) trainer_->stage(upcoming.batches);
     });
+
+    const bool last = upcoming.batches.empty();
+    if (last && step + 1 < steps_) {  // records that were left out had been counted as samples
+      log_.note(text("the data ended after ", step + 1, " of ", steps_, " steps"));
+      steps_ = step + 1;
+    }
 
     const double seconds = log_.seconds() - start;
     const int64_t tokens = work.tokens(model_.config.image_tokens());
@@ -238,12 +238,20 @@ void Run::validate(int64_t step, double tokens_per_second) {
   options.dtype = dtype_of(train_.dtype);
   options.blind = train_.blind;
   options.max_batches = train_.eval_batches;
-  const double val_loss = evaluate_loss(model_, validation_, options).mean_of_batches;
+  double val_loss = 0;
+  try {
+    const LossResult result = evaluate_loss(model_, validation_, options);
+    check(result.stopped.empty(), result.stopped);
+    val_loss = result.mean_of_batches;
+  } catch (const Error& error) {  // of the validation data: no reason to lose what was learnt
+    ++failed_validations_;
+    log_.note(text("warning: step ", step, " has no validation loss: ", one_line(error.what())));
+    return;
+  }
   log_.write({{"step", step}, {"val_loss", val_loss}});
   char line[160];
   std::snprintf(line, sizeof line, "Step: %lld, Loss: %.4f, Val Loss: %.4f, Tokens/s: %.2f",
                 static_cast<long long>(step), loss_, val_loss, tokens_per_second);
-  log_.end_line();
   say(line);
   if (std::isfinite(val_loss) && (!best_ || val_loss < *best_)) {
     best_ = val_loss;
@@ -288,6 +296,11 @@ void Run::finish() {
       {"loss", loss_},       {"checkpoint", last},
       {"run", name_},        {"peak_resident_mib", peak_resident_mib()}};
   if (best_) summary["best_val_loss"] = *best_;
+  if (failed_validations_ > 0) {
+    summary["failed_validations"] = failed_validations_;
+    log_.note(text("warning: ", failed_validations_, " validations failed",
+                   best_ ? "" : ", so that there is no best/; the trained model is in last/"));
+  }
   log_.write({{"summary", summary}});
   if (settings_.json) {
     print_json(summary);

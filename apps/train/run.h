@@ -52,7 +52,7 @@ class Run {
   EvaluationData validation_;
   std::map<std::string, std::string> tokenizer_files_;  // saved with the model; none of the one under assets/
   std::string name_;
-  int64_t steps_ = 0, samples_ = 0;
+  int64_t steps_ = 0, samples_ = 0, failed_validations_ = 0;
   double loss_ = 0;  // of the last micro-batch
   std::optional<double> best_;
 };
