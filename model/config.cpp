@@ -14,6 +14,7 @@ namespace {
 
 // Far above any model of this kind, and small enough that products of two sizes cannot overflow.
 constexpr int64_t kLargestSize = int64_t{1} << 20;
+constexpr int64_t kMostParameters = int64_t{1} << 50;
 
 void read_field(const JsonValue& value, int64_t& field) { field = value.integer(); }
 void read_field(const JsonValue& value, double& field) { field = value.number(); }
@@ -76,6 +77,9 @@ void check_relations(const VLMConfig& c, Rules& rules) {
              text("must be (vit_img_size / vit_patch_size / mp_pixel_shuffle_factor)^2 = ", c.image_tokens()));
   rules.rule(c.lm_eos_token_id >= 0 && c.lm_eos_token_id < c.lm_vocab_size, "lm_eos_token_id", c.lm_eos_token_id,
              text("must be a token: 0 to lm_vocab_size - 1 = ", c.lm_vocab_size - 1));
+  // Bytes of weights and moments are counted in 64 bits.
+  rules.rule(c.parameter_count() <= kMostParameters, "the number of parameters", c.parameter_count(),
+             text("must be at most ", kMostParameters));
 }
 
 void check_numbers(const VLMConfig& c, Rules& rules) {

@@ -445,7 +445,7 @@ class InspectData(Cli):
         self.done("inspect", "data", self.dataset(), "--sheet", sheet, "--sheet_count", 1)
         with open(sheet, "rb") as file:
             self.assertLess(struct.unpack(">I", file.read(20)[16:])[0], width)
-        self.refused(["--sheet", "ends in .png"], "inspect", "data", self.dataset(), "--sheet", self.path("folder"))
+        self.refused(["--sheet", "ends in .png"], "inspect", "data", self.dataset(), "--sheet", self.path("folder"), code=2)
 
     def test_unsound_input(self):
         self.refused(["found no file"], "inspect", "data", self.path("none"))
@@ -589,6 +589,10 @@ class InspectConfig(Cli):
 
     def test_unsound_input(self):
         self.refused(["nowhere.json"], "inspect", "config", "nowhere.json")
+        huge = self.config(vit_hidden_dim=1 << 20, vit_n_heads=1, vit_img_size=8192, vit_patch_size=8,
+                           mp_pixel_shuffle_factor=1024, IMAGE_TOKEN_LENGTH=1, lm_hidden_dim=1 << 20, lm_n_heads=1,
+                           lm_n_kv_heads=1)  # fmt: skip
+        self.refused(["number of parameters"], "inspect", "config", huge)
         self.refused(["config.json"], "inspect", "config", self.write("config.json", "{"))
         self.refused(["config.json"], "inspect", "config", self.write("config.json", "[]"))
         self.refused(["lm_n_heads", "7"], "inspect", "config", self.config(lm_n_heads=7))

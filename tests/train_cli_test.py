@@ -267,6 +267,13 @@ class Train(unittest.TestCase):
         self.assertEqual(len(self.metric("out", "epoch_loss")), 1)
         self.assertTrue(os.path.exists(self.path("out", "best", "model.safetensors")))
 
+    def test_flags_mend_a_file_s_configuration(self):
+        self.write_data()
+        with open(self.path("config.json"), "w") as file:
+            json.dump({**TINY, "vlm": {**TINY["vlm"], "IMAGE_TOKEN_LENGTH": 4}}, file)
+        self.run_train(*self.data_arguments("out", "--max_training_steps", "1"), code=1)
+        self.run_train(*self.data_arguments("out", "--max_training_steps", "1", "--IMAGE_TOKEN_LENGTH", "1"))
+
     def test_a_run_that_does_not_start_leaves_metrics_alone(self):
         self.write_data()
         self.run_train(*self.data_arguments("out", "--max_training_steps", "1"))
@@ -308,6 +315,17 @@ class Train(unittest.TestCase):
                           ("--out", self.path("x"), "--batches", "b", "--device", "tpu"),
                           ("--out", self.path("x"), "--train_dataset", "a", "--batches", "b")):
             self.run_train(*arguments, code=2)
+        self.write_data()
+        for flag, value in (("vit_n_heads", "3"), ("epochs", "many"), ("lr_mp", "abc"), ("lr_mp", "-1"),
+                            ("batch_size", "0"), ("batch_size", ""), ("blind", "maybe"),
+                            ("gradient_accumulation_steps", str(2**63 - 1)), ("epochs", str(2**62))):
+            with self.subTest(flag=flag, value=value):
+                line = self.run_train(*self.data_arguments("o", "--" + flag, value), code=2).stderr
+                self.assertTrue(line.startswith("train: ") and line.count("\n") == 1, line)
+                self.assertIn(flag, line)
+        with open(self.path("config.json"), "w") as file:
+            json.dump({"train": {"batch_size": 0}}, file)
+        self.run_train(*self.data_arguments("o", "--epochs", "1"), code=1)  # not the flag's mistake
 
     def test_unsound_input_is_one_line(self):
         self.write_data()
@@ -323,9 +341,6 @@ class Train(unittest.TestCase):
                  "none.safetensors"),
                 (("--batches", batches, "--checkpoint", self.path("empty"), "--out", self.path("o")), "config.json"),
                 (("--batches", batches, "--checkpoint", TRAIN, "--out", os.path.join(blocked, "x")), "file"),
-                (self.data_arguments("o", "--vit_n_heads", "3"), "vit_n_heads"),
-                (self.data_arguments("o", "--epochs", "many"), "--epochs"),
-                (self.data_arguments("o", "--lr_mp", "-1"), "lr_mp"),
                 (("--config", self.path("config.json"), "--train_dataset", self.path("empty"), "--tokenizer", TOKENIZER,
                   "--out", self.path("o")), "empty"),
         ):

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "apps/common/cli.h"
 #include "engine/json.h"
 
 namespace nanovlm {
@@ -25,7 +26,8 @@ template <class T>
 void from_number(const std::string& flag, const std::string& typed, T& field, const char* expected) {
   const char* end = typed.data() + typed.size();
   const auto [stop, error] = std::from_chars(typed.data(), end, field);
-  check(error == std::errc() && stop == end, "--", flag, " is \"", typed, "\", expected ", expected);
+  if (error != std::errc() || stop != end)
+    throw UsageError(text("--", flag, " is \"", typed, "\", expected ", expected));
 }
 void from_flag(const std::string& flag, const std::string& typed, int64_t& field) {
   from_number(flag, typed, field, "an integer");
@@ -34,8 +36,8 @@ void from_flag(const std::string& flag, const std::string& typed, double& field)
   from_number(flag, typed, field, "a number");
 }
 void from_flag(const std::string& flag, const std::string& typed, bool& field) {
-  check(typed == "true" || typed == "false" || typed == "True" || typed == "False", "--", flag, " is \"", typed,
-        "\", expected true or false");
+  if (typed != "true" && typed != "false" && typed != "True" && typed != "False")
+    throw UsageError(text("--", flag, " is \"", typed, "\", expected true or false"));
   field = typed == "true" || typed == "True";
 }
 void from_flag(const std::string&, const std::string& typed, std::string& field) { field = typed; }
@@ -86,6 +88,21 @@ void read_file(const std::string& file, RunConfig& config) {
   }
 }
 
+// Calls rules(config); what flags have broken is bad usage, what the file had broken is not.
+template <class Config, class Rules>
+void check_with_flags(const Config& config, const Config& without_flags, const Rules& rules) {
+  try {
+    rules(config);
+  } catch (const Error& error) {
+    try {
+      rules(without_flags);
+    } catch (const Error&) {
+      throw error;
+    }
+    throw UsageError(error.what());
+  }
+}
+
 }  // namespace
 
 void TrainConfig::validate() const {
@@ -105,11 +122,13 @@ void TrainConfig::validate() const {
   rule(!data_cutoff_idx || *data_cutoff_idx > 0, "data_cutoff_idx", data_cutoff_idx.value_or(0), "above 0, or none");
   rule(val_ratio >= 0 && val_ratio < 1, "val_ratio", val_ratio, "at least 0 and below 1");
   rule(batch_size > 0 && batch_size <= 65536, "batch_size", batch_size, "1 to 65536");
-  rule(gradient_accumulation_steps > 0, "gradient_accumulation_steps", gradient_accumulation_steps, "above 0");
+  // Bounds, so that products of these with a number of rows hold in 64 bits.
+  rule(gradient_accumulation_steps > 0 && gradient_accumulation_steps <= 1 << 20, "gradient_accumulation_steps",
+       gradient_accumulation_steps, "1 to 1048576");
   rule(!max_grad_norm || (std::isfinite(*max_grad_norm) && *max_grad_norm > 0), "max_grad_norm",
        max_grad_norm.value_or(0), "above 0, or none");
   rule(eval_interval > 0, "eval_interval", eval_interval, "above 0");
-  rule(epochs > 0, "epochs", epochs, "above 0");
+  rule(epochs > 0 && epochs <= 1 << 20, "epochs", epochs, "1 to 1048576");
   rule(dtype == "bf16" || dtype == "f32", "dtype", dtype, "bf16 or f32");
   rule(init == "nanovlm" || init == "balanced", "init", init, "nanovlm or balanced");
   rule(compat == "none" || compat == "nanovlm-v1", "compat", compat, "none or nanovlm-v1");
@@ -133,15 +152,21 @@ bool RunConfig::begins_with_backbones() const {
 RunConfig read_run_config(const std::string& file, const std::map<std::string, std::string>& flags) {
   RunConfig config;
   if (!file.empty()) read_file(file, config);
+  const RunConfig from_file = config;
   const auto apply = [&](const char* name, auto& field) {
     if (const auto flag = flags.find(name); flag != flags.end()) from_flag(name, flag->second, field);
   };
   config.vlm.fields(apply);
   config.train.fields(apply);
-  // Else backbones overwrite it first.
-  if (!config.begins_with_backbones())
-    settle_config(config.vlm, file.empty() ? "the model's configuration" : file + " with the flags", config.warnings);
-  config.train.validate();
+  check_with_flags(config.train, from_file.train, [](const TrainConfig& train) { train.validate(); });
+  // A checkpoint's own is looked at where it is read; backbones overwrite what is said here first.
+  if (config.train.resume_from_vlm_checkpoint || config.begins_with_backbones()) return config;
+  const std::string where = file.empty() ? "the model's configuration" : file + " with the flags";
+  check_with_flags(config.vlm, from_file.vlm, [&](VLMConfig vlm) {
+    std::vector<std::string> once_more;
+    settle_config(vlm, where, once_more);
+  });
+  settle_config(config.vlm, where, config.warnings);
   return config;
 }
 

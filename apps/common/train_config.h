@@ -71,7 +71,8 @@ struct RunConfig {
 
 // `file` (may be empty) holds {"vlm": {...}, "train": {...}}, either of them optional, or a nanoVLM config.json.
 // `flags` are field names with their values as typed, and win over the file. Errors name file or flag, field, expected
-// and found. A model that begins with backbones is settled once these are known.
+// and found; UsageError: what the flags say is no value of the field, or breaks what would be sound without them. The
+// model's rules are not looked at where a checkpoint decides, nor before backbones are known.
 RunConfig read_run_config(const std::string& file, const std::map<std::string, std::string>& flags);
 
 // The fields of both configurations, for the command line.

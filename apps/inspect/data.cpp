@@ -106,7 +106,8 @@ void write_sheet(const Settings& s, const Dataset& dataset, const std::vector<in
 }
 
 void inspect_data(const Settings& s) {
-  check(s.sheet.empty() || s.sheet.ends_with(".png"), "--sheet ", s.sheet, ": expected a name that ends in .png");
+  if (!s.sheet.empty() && !s.sheet.ends_with(".png"))
+    throw UsageError("--sheet " + s.sheet + ": expected a name that ends in .png");
   std::vector<std::string> warnings;
   const VLMConfig config = s.config.empty() ? VLMConfig() : load_config(s.config, warnings);
   const PromptTokenizer text = load_tokenizer(s.tokenizer, s.config, config, warnings);

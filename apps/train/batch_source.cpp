@@ -27,7 +27,7 @@ FileBatches::FileBatches(const std::string& file, int64_t per_epoch, const Train
     : file_(file),
       accumulation_(train.gradient_accumulation_steps),
       per_epoch_(per_epoch ? per_epoch : file_.size() / train.epochs) {
-  check(per_epoch_ > 0 && per_epoch_ * train.epochs <= file_.size(), file, ": holds ", file_.size(),
+  check(per_epoch_ > 0 && per_epoch_ <= file_.size() / train.epochs, file, ": holds ", file_.size(),
         " micro-batches, but ", train.epochs, " epochs of ", per_epoch_, " are asked for");
 }
 

@@ -99,7 +99,7 @@ void Run::open_batches(const RunConfig& config) {
   else
     source_ = std::make_unique<FileBatches>(settings_.batches, settings_.micro_batches_per_epoch, train_);
   const int64_t micro = source_->micro_batches_per_epoch(), k = train_.gradient_accumulation_steps;
-  const int64_t all = (micro + k - 1) / k * train_.epochs;
+  const int64_t all = ceil_div(micro, k) * train_.epochs;
   steps_ = train_.max_training_steps > 0 ? std::min(all, train_.max_training_steps) : all;
 }
 
