@@ -46,7 +46,8 @@ void add_options(CommandLine& line, Settings& s) {
   line.option("--compat", s.compat, "the reference's batches, its mistakes included").one_of({"none", "nanovlm-v1"});
   line.flag("--blind", s.blind, "grey instead of every picture: what the questions alone give");
   line.option("--results", s.results, "JSON Lines file to write: one line a question");
-  line.option("--tokenizer", s.tokenizer, "tokenizer.json; else the checkpoint's own, else the one in assets/");
+  line.option("--tokenizer", s.tokenizer,
+              "tokenizer.json; else the checkpoint's own or that it names, else the one in assets/");
   line.option("--dtype", s.dtype, "of products").one_of({"f32", "bf16"});
   s.device.add_to(line);
   line.flag("--json", s.json, "one JSON object on standard output");

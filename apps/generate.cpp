@@ -40,7 +40,8 @@ void add_options(CommandLine& line, Settings& s) {
   line.option("--temperature", s.temperature, "below 1: sharper; above: flatter").in(1e-6, 1e6);
   line.option("--seed", s.seed, "of the random choices").in(0, 1e15);
   line.flag("--fixed_length", s.fixed_length, "go on after the end token, as nanoVLM v1 does");
-  line.option("--tokenizer", s.tokenizer, "tokenizer.json; else the checkpoint's own, else the one in assets/");
+  line.option("--tokenizer", s.tokenizer,
+              "tokenizer.json; else the checkpoint's own or that it names, else the one in assets/");
   line.option("--dtype", s.dtype, "of products").one_of({"f32", "bf16"});
   s.device.add_to(line);
   line.flag("--json", s.json, "one JSON object on standard output");

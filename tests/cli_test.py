@@ -195,6 +195,19 @@ class Generate(Cli):
     def test_bf16(self):
         self.assertEqual(len(self.json("generate", *self.arguments("--dtype", "bf16"))["generations"]), 5)
 
+    def test_a_tokenizer_that_is_named_and_absent_is_noted(self):
+        arguments = self.arguments("--max_new_tokens", 1, "--generations", 1)
+        for name, noted in (("/no/such/tok", True), (TINY_TOKENIZER, False)):
+            with open(model("base", "config.json"), encoding="utf-8") as file:
+                config = json.load(file)
+            self.write("config.json", json.dumps({**config, "lm_tokenizer": name}))
+            if noted:
+                os.symlink(model("base", "model.safetensors"), self.path("model.safetensors"))
+            run = self.run_program("generate", "--checkpoint", self.folder, *arguments[4:])
+            # The model has fewer tokens than the one in assets/ that is taken instead.
+            self.assertEqual(run.returncode, 1 if noted else 0, run.stderr)
+            self.assertEqual(b"/no/such/tok" in run.stderr, noted, run.stderr)
+
     def test_no_tokens(self):
         result = self.json("generate", *self.arguments("--max_new_tokens", 0, "--generations", 1))
         self.assertEqual(result["generations"], [{"text": "", "tokens": []}])
@@ -446,6 +459,12 @@ class InspectData(Cli):
         with open(sheet, "rb") as file:
             self.assertLess(struct.unpack(">I", file.read(20)[16:])[0], width)
         self.refused(["--sheet", "ends in .png"], "inspect", "data", self.dataset(), "--sheet", self.path("folder"), code=2)
+
+    def test_the_tokenizer_beside_a_configuration(self):
+        for name in (model("base", "config.json"), os.path.join(TINY_TOKENIZER, "tokenizer.json")):
+            os.symlink(name, self.path(os.path.basename(name)))
+        for config in (self.folder, self.path("config.json")):  # the model has fewer tokens than the one in assets/
+            self.done("inspect", "data", self.dataset(), "--image_size", 8, "--config", config)
 
     def test_unsound_input(self):
         self.refused(["found no file"], "inspect", "data", self.path("none"))

@@ -267,12 +267,42 @@ class Train(unittest.TestCase):
         self.assertEqual(len(self.metric("out", "epoch_loss")), 1)
         self.assertTrue(os.path.exists(self.path("out", "best", "model.safetensors")))
 
+    def test_a_checkpoint_s_configuration_decides(self):
+        self.write_data()
+        short = ("--max_training_steps", "1")
+        self.run_train(*self.data_arguments("first", *short))
+        resumed = ("--train_dataset", self.path("data"), "--checkpoint", self.path("first", "last"), "--batch_size", "4",
+                   *short)
+        result = self.run_train(*resumed, "--out", self.path("second"), "--lm_max_length", "32")
+        self.assertIn("  lm_max_length = 32\n", result.stdout)
+        self.assertIn("  vit_hidden_dim = 16\n", result.stdout)
+        self.assertNotIn("warning: ", result.stderr)
+        result = self.run_train(*resumed, "--out", self.path("third"), "--lm_max_length", "8", code=2)
+        self.assertRegex(result.stderr, "--lm_max_length is 8, but the checkpoint .* has 32")
+        with open(self.path("other.json"), "w") as file:
+            json.dump({"vlm": {**TINY["vlm"], "lm_max_length": 8}}, file)
+        result = self.run_train(*resumed, "--out", self.path("fourth"), "--config", self.path("other.json"))
+        self.assertRegex(result.stderr, "warning: the checkpoint .* no effect for lm_max_length\n")
+
     def test_flags_mend_a_file_s_configuration(self):
         self.write_data()
         with open(self.path("config.json"), "w") as file:
             json.dump({**TINY, "vlm": {**TINY["vlm"], "IMAGE_TOKEN_LENGTH": 4}}, file)
         self.run_train(*self.data_arguments("out", "--max_training_steps", "1"), code=1)
         self.run_train(*self.data_arguments("out", "--max_training_steps", "1", "--IMAGE_TOKEN_LENGTH", "1"))
+
+    def test_the_tokenizer_that_the_configuration_names(self):
+        self.write_data()
+        start = ("--config", self.path("config.json"), "--train_dataset", self.path("data"), "--max_training_steps", "1")
+        result = self.run_train(*start, "--out", self.path("absent"), "--lm_tokenizer", "/no/such/tok")
+        self.assertIn("warning: lm_tokenizer is /no/such/tok, where no tokenizer.json is: the one in assets/ is used",
+                      result.stderr)
+        folder = os.path.join(FIXTURES, "tokenizer", "tiny")
+        result = self.run_train(*start, "--out", self.path("named"), "--lm_tokenizer", folder)
+        self.assertNotIn("lm_tokenizer is", result.stderr)
+        with open(os.path.join(folder, "tokenizer.json"), "rb") as named, \
+                open(self.path("named", "last", "tokenizer.json"), "rb") as kept:
+            self.assertEqual(named.read(), kept.read())
 
     def test_a_run_that_does_not_start_leaves_metrics_alone(self):
         self.write_data()

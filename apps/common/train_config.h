@@ -59,11 +59,13 @@ struct TrainConfig {
   void validate() const;  // throws one Error that lists every field that breaks a rule
 };
 
-// Both configurations of a run.
+// Both configurations of a run. With resume_from_vlm_checkpoint the model's is the checkpoint's: see
+// take_checkpoint_config in apps/train/start.h.
 struct RunConfig {
   VLMConfig vlm;
   TrainConfig train;
-  Backbones backbones;  // where the weights are that the run starts from, if it does
+  std::string checkpoint;  // the folder that the run resumes from, if it does
+  Backbones backbones;     // where the weights are that the run starts from, if it does
   std::vector<std::string> warnings;
 
   bool begins_with_backbones() const;

@@ -168,9 +168,11 @@ void inspect_batch(const Settings& s) {
 void add_batch(CommandLine& line) {
   const auto s = std::make_shared<Settings>();
   CommandLine section = line.section("batch", "records as the model is given them", [s] { inspect_batch(*s); });
-  section.option("--dataset", s->dataset, "files, folders, patterns, FOLDER:SUBSET; several are put together").required();
+  section.option("--dataset", s->dataset, "files, folders, patterns, FOLDER:SUBSET; several are put together")
+      .required();
   section.option("--split", s->split, "in a folder: which files");
-  section.option("--tokenizer", s->tokenizer, "tokenizer.json; else the checkpoint's own, else the one in assets/");
+  section.option("--tokenizer", s->tokenizer,
+                 "tokenizer.json; else the one beside --config or that it names, else the one in assets/");
   section.option("--config", s->config, "config.json or checkpoint: picture size and longest text");
   section.option("--image_size", s->image_size, "in place of the configuration's").in(1, 8192);
   section.option("--max_length", s->max_length, "in place of the configuration's").in(1, 1 << 24);

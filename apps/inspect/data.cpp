@@ -147,7 +147,8 @@ void add_data(CommandLine& line) {
   CommandLine section = line.section("data", "what the loss would see of a data set", [s] { inspect_data(*s); });
   section.option("DATASET", s->dataset, "files, folders, patterns, FOLDER:SUBSET").required();
   section.option("--split", s->split, "in a folder: which files");
-  section.option("--tokenizer", s->tokenizer, "tokenizer.json; else the checkpoint's own, else the one in assets/");
+  section.option("--tokenizer", s->tokenizer,
+                 "tokenizer.json; else the one beside --config or that it names, else the one in assets/");
   section.option("--config", s->config, "config.json or checkpoint: picture size and longest text");
   section.option("--image_size", s->image_size, "in place of the configuration's").in(1, 8192);
   section.option("--max_length", s->max_length, "in place of the configuration's").in(1, 1 << 24);

@@ -111,7 +111,7 @@ void Run::open_dataset_batches(const RunConfig& config) {
   std::vector<std::string> warnings;
   const std::string folder = tokenizer_folder(config, vlm);
   const PromptTokenizer tokenizer = load_tokenizer(settings_.tokenizer, folder, vlm, warnings);
-  tokenizer_files_ = tokenizer_files(settings_.tokenizer, folder);
+  tokenizer_files_ = tokenizer_files(settings_.tokenizer, folder, vlm);
   for (const std::string& warning : warnings) log_.note("warning: " + warning);
 
   check_loss(*rows, split, tokenizer, train_, vlm);

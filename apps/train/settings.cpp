@@ -8,16 +8,18 @@ namespace nanovlm::training {
 void add_options(CommandLine& line, Settings& s) {
   line.option("--config", s.config, "JSON: {\"vlm\": {...}, \"train\": {...}}, or a nanoVLM config.json");
   line.option("--checkpoint", s.checkpoint,
-              "start from this folder's weights; the same as --resume_from_vlm_checkpoint true with "
-              "--vlm_checkpoint_path");
+              "start from this folder's weights and its model's configuration, which no flag changes; the same as "
+              "--resume_from_vlm_checkpoint true with --vlm_checkpoint_path");
   line.option(
       "--train_dataset", s.train_dataset,
       "files (.jsonl, .json, .parquet), folders, patterns, or org/name[:subset] on the Hub; each may end in @WEIGHT");
   line.option("--batches", s.batches, "micro-batches from a safetensors file, instead of a data set");
   line.option("--micro_batches_per_epoch", s.micro_batches_per_epoch, "of --batches; 0: all, over the epochs")
       .in(0, 1e15);
-  line.option("--tokenizer", s.tokenizer,
-              "tokenizer.json, or its folder; else lm_tokenizer where that is a folder, else the one in assets/");
+  line.option(
+      "--tokenizer", s.tokenizer,
+      "tokenizer.json, or its folder; else that of --checkpoint, else lm_tokenizer where that is a folder (or, where "
+      "backbones are loaded, a name on the Hub), else the one in assets/");
   s.device.add_to(line);
   line.flag("--cuda_graph", s.cuda_graph,
             "record a step's launches for batches of one shape, and start them as a whole: as a CUDA graph on cuda; "
@@ -43,6 +45,7 @@ RunConfig configuration(const Settings& s) {
     given["vlm_checkpoint_path"] = *s.checkpoint;
   }
   RunConfig config = read_run_config(s.config, given);
+  if (config.train.resume_from_vlm_checkpoint) take_checkpoint_config(config, given);
   find_backbones(config);
   return config;
 }

@@ -23,7 +23,8 @@ struct Settings {
 
 void add_options(CommandLine& line, Settings& settings);
 
-// The file's configuration under the flags'. Errors: as read_run_config's; UsageError: not exactly one source of data.
+// The file's configuration under the flags', with the model's from the checkpoint or the backbones that it starts from.
+// Errors: as read_run_config's and those of apps/train/start.h; UsageError: not exactly one source of data.
 RunConfig configuration(const Settings& settings);
 
 }  // namespace nanovlm::training

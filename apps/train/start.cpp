@@ -1,7 +1,9 @@
 #include "apps/train/start.h"
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
+#include "apps/common/loaded_model.h"
 #include "apps/common/output.h"
 #include "apps/common/pretrained.h"
 #include "model/weights.h"
@@ -29,9 +31,33 @@ void find_backbones(RunConfig& config) {
   configure_from(config.backbones, config.vlm);
 }
 
+void take_checkpoint_config(RunConfig& config, const std::map<std::string, std::string>& given) {
+  config.checkpoint = pretrained_folder("train", config.vlm.vlm_checkpoint_path);
+  std::vector<std::string> ignored;  // load_checkpoint gives these again
+  VLMConfig saved = load_config(config.checkpoint, ignored);
+  // These two say how the run begins.
+  saved.vlm_checkpoint_path = config.vlm.vlm_checkpoint_path;
+  saved.vlm_load_backbone_weights = config.vlm.vlm_load_backbone_weights;
+
+  const auto asked_json = nlohmann::json::parse(to_json_text(config.vlm));
+  const auto saved_json = nlohmann::json::parse(to_json_text(saved)),
+             defaults = nlohmann::json::parse(to_json_text({}));
+  std::string of_file;
+  for (const auto& [name, value] : asked_json.items()) {
+    if (value == saved_json[name]) continue;
+    if (given.contains(name))
+      throw UsageError(text("--", name, " is ", value.dump(), ", but the checkpoint ", config.checkpoint, " has ",
+                            saved_json[name].dump(), ", and its configuration decides: leave the flag out"));
+    if (value != defaults[name]) of_file += (of_file.empty() ? "" : ", ") + name;
+  }
+  if (!of_file.empty())
+    config.warnings.push_back(text("the checkpoint ", config.checkpoint,
+                                   " decides: the configuration file's values have no effect for ", of_file));
+  config.vlm = saved;
+}
+
 VisionLanguageModel starting_model(const RunConfig& config, const Device& device, std::vector<std::string>& warnings) {
-  if (config.train.resume_from_vlm_checkpoint)
-    return load_checkpoint(pretrained_folder("train", config.vlm.vlm_checkpoint_path), device, warnings);
+  if (config.train.resume_from_vlm_checkpoint) return load_checkpoint(config.checkpoint, device, warnings);
   const auto seed = static_cast<uint64_t>(config.train.seed);
   VisionLanguageModel model(config.vlm, device);
   model.initialise(seed, config.train.init == "balanced" ? Init::balanced : Init::nanovlm);
@@ -42,14 +68,9 @@ VisionLanguageModel starting_model(const RunConfig& config, const Device& device
 }
 
 std::string tokenizer_folder(const RunConfig& run, const VLMConfig& config) {
-  if (run.train.resume_from_vlm_checkpoint) {
-    const std::string folder = pretrained_folder("train", run.vlm.vlm_checkpoint_path);
-    if (std::filesystem::exists(std::filesystem::path(folder) / kTokenizerFiles[0])) return folder;
-  }
+  if (has_tokenizer(run.checkpoint)) return run.checkpoint;
   const std::string& name = config.lm_tokenizer;
-  if (std::filesystem::is_directory(name)) return name;
-  const bool ours = name.empty() || name == "HuggingFaceTB/cosmo2-tokenizer" || name == "HuggingFaceTB/SmolLM2-135M";
-  if (ours || !config.vlm_load_backbone_weights) return "";
+  if (!config.vlm_load_backbone_weights || is_our_tokenizer(name) || std::filesystem::is_directory(name)) return "";
   return fetch_snapshot("train", name, "main", {"tokenizer.json", "tokenizer_config*.json", "special_tokens_map*.json"})
       .folder;
 }

@@ -1,5 +1,6 @@
 // What a run starts from: a checkpoint, published backbones, or nothing but drawn numbers.
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
@@ -12,11 +13,15 @@ namespace nanovlm::training {
 // and takes their settings over into config.vlm. Errors: as hub::resolve_snapshot's and configure_from's.
 void find_backbones(RunConfig& config);
 
-// The checkpoint in vlm_checkpoint_path, or a drawn model with its backbones' weights.
+// Where the run resumes from a checkpoint, finds its folder and takes its config.json over into config.vlm, whose other
+// values, of a file, have no effect: a warning names them. UsageError: a flag among `given` says another value.
+void take_checkpoint_config(RunConfig& config, const std::map<std::string, std::string>& given);
+
+// The checkpoint that it resumes from, or a drawn model with its backbones' weights.
 VisionLanguageModel starting_model(const RunConfig& config, const Device& device, std::vector<std::string>& warnings);
 
-// The folder of the tokenizer: a resumed checkpoint's own, else that of `config`'s lm_tokenizer. Empty, which stands
-// for the tokenizer in assets/, where that is SmolLM2's or no backbone is loaded.
+// The folder of the tokenizer: a resumed checkpoint's own, else, where backbones are loaded, that of `config`'s
+// lm_tokenizer on the Hub. Empty: load_tokenizer finds it.
 std::string tokenizer_folder(const RunConfig& run, const VLMConfig& config);
 
 }  // namespace nanovlm::training
