@@ -483,6 +483,16 @@ class InspectForward(Cli):
         worst = max(abs(x - y) - absolute - relative * abs(y) if math.isfinite(x) else math.inf for x, y in zip(a, b))
         self.assertLessEqual(worst, 0, name)
 
+    def test_an_empty_batch_is_refused(self):
+        header = {"images": {"dtype": "F32", "shape": [0, 3, 32, 32], "data_offsets": [0, 0]}}
+        for name in ("input_ids", "labels"):
+            header[name] = {"dtype": "I32", "shape": [0, 4], "data_offsets": [0, 0]}
+        text = json.dumps(header).encode()
+        with open(self.path("empty.safetensors"), "wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+        self.refused(["empty.safetensors", "[0, 4]"], "inspect", "forward", "--checkpoint", model("base"), "--batch",
+                     self.path("empty.safetensors"))  # fmt: skip
+
     def test_every_number_equals_pytorch_s(self):
         for name in MODELS:
             with self.subTest(name):

@@ -179,6 +179,8 @@ void inspect_forward(const Settings& s) {
   check(s.index < file.size(), s.batch, ": expected a batch number below ", file.size(), ", found --index ", s.index);
   if (file.size() > 1) note("inspect", {text(s.batch, " holds ", file.size(), " batches; this is number ", s.index)});
   const Batch batch = file.read(s.index);
+  check(batch.size() > 0 && batch.input_ids.numel() > 0, s.batch, ": expected a sample with tokens, found input_ids ",
+        batch.input_ids.shape());
   std::vector<std::string> warnings;
   const Device device = s.device.open(warnings);
   VisionLanguageModel model = load_checkpoint(s.model.folder("inspect"), device, warnings);

@@ -24,7 +24,8 @@ int64_t StepBatches::tokens(int64_t picture_tokens) const {
 }
 
 FileBatches::FileBatches(const std::string& file, int64_t per_epoch, const TrainConfig& train)
-    : file_(file),
+    : name_(file),
+      file_(file),
       accumulation_(train.gradient_accumulation_steps),
       per_epoch_(per_epoch ? per_epoch : file_.size() / train.epochs) {
   check(per_epoch_ > 0 && per_epoch_ <= file_.size() / train.epochs, file, ": holds ", file_.size(),
@@ -35,6 +36,8 @@ StepBatches FileBatches::next() {
   StepBatches step;
   while (static_cast<int64_t>(step.batches.size()) < accumulation_ && !step.epoch_ends) {
     step.batches.push_back(file_.read(at_++));
+    const Tensor& ids = step.batches.back().input_ids;
+    check(ids.numel() > 0, name_, ": expected samples with tokens, found input_ids ", ids.shape());
     step.epoch_ends = at_ % per_epoch_ == 0;
   }
   return step;

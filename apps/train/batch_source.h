@@ -41,6 +41,7 @@ class FileBatches : public BatchSource {
   int64_t micro_batches_per_epoch() const override { return per_epoch_; }
 
  private:
+  std::string name_;
   BatchFile file_;
   int64_t accumulation_, per_epoch_, at_ = 0;
 };
