@@ -30,8 +30,11 @@ struct Settings {
 
 void add_options(CommandLine& line, Settings& s) {
   s.model.add_to(line);
-  line.option("--dataset", s.dataset, "folder or .jsonl file; several are put together").required();
-  line.option("--split", s.split, "in a folder: which <split>.jsonl");
+  line.option("--dataset", s.dataset,
+              "files (.jsonl, .json, .parquet), folders, patterns, or org/name[:subset] on the Hub; several are put "
+              "together")
+      .required();
+  line.option("--split", s.split, "in a folder or repository: which files");
   line.option("--task", s.task, "vqa: exact answers; mmstar: letters; loss").one_of({"loss", "vqa", "mmstar"});
   line.option("--limit", s.limit, "only the first N records").in(1, 1e15);
   line.option("--batch_size", s.batch_size, "questions at once").in(1, 65536);

@@ -20,7 +20,7 @@ struct TrainConfig {
   double val_ratio = 0.025;
   int64_t batch_size = 256;
   int64_t gradient_accumulation_steps = 1;
-  int64_t mmstar_batch_size = 32;
+  int64_t mmstar_batch_size = 32;  // without effect: MMStar is left to eval
   std::optional<double> max_grad_norm;
   bool eval_in_epochs = true;
   int64_t eval_interval = 250;
