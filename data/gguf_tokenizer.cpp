@@ -1,7 +1,9 @@
 #include "data/gguf_tokenizer.h"
 
+#include <algorithm>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 
 #include <nlohmann/json.hpp>
 
@@ -111,6 +113,18 @@ std::map<std::string, std::string> tokenizer_files(const GgufFile& gguf) {
     const auto [first, is_new] = ids.emplace(tokens[id], id);
     check(is_new, gguf.path(), ": tokenizer.ggml.tokens: expected each token once, found token ", id, " to be token ",
           first->second, " again");
+  }
+  // What the tokenizer's readers ask for.
+  const std::vector<std::string>& merges = gguf.strings("tokenizer.ggml.merges");
+  std::unordered_set<std::string_view> merged;
+  for (size_t i = 0; i < merges.size(); ++i) {
+    const std::string_view merge = merges[i];
+    const size_t gap = std::min(merge.find(' '), merge.size());
+    const auto is_token = [&](std::string_view piece) { return ids.contains(piece); };
+    const std::string_view left = merge.substr(0, gap), right = merge.substr(std::min(gap + 1, merge.size()));
+    check(is_token(left) && is_token(right) && is_token(text(left, right)) && merged.insert(merge).second, gguf.path(),
+          ": tokenizer.ggml.merges: expected pairs of tokens that make a third, each once, found \"", merge,
+          "\" as merge ", i);
   }
 
   const json added = added_tokens(tokens, types);

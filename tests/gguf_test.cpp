@@ -254,6 +254,9 @@ TEST_CASE("a file of another model or tokenizer is refused by name") {
   refused(replaced(bytes, string_bytes("#") + string_bytes("$"), string_bytes("#") + string_bytes("#")),
           "tokenizer.ggml.tokens: expected each token once, found token ");
 
+  for (const std::string merge : {"\" z", "z #", "\"##", "   "})
+    refused(replaced(bytes, string_bytes("\" #"), string_bytes(merge)), "expected pairs of tokens that make a third");
+
   refused(with_value(bytes, "llama.block_count", le(uint32_t{2})), "expected a tensor blk.1.attn_k.weight, found none");
   refused(with_value(bytes, "llama.block_count", le(~uint32_t{0})), "llama.block_count: expected 1 to ");
   refused(with_value(bytes, "llama.feed_forward_length", le(uint32_t{8})), "ffn_down.weight: expected [");
