@@ -189,8 +189,11 @@ class PreparedProducts {
 }  // namespace
 
 void library_matmul(const Matmul& a, bool bf16_instructions) {
+  // oneDNN 2.6 on a processor with AMX ends many products over this many terms, and none over another number, with an
+  // illegal instruction: tiles that do not fit each other.
+  constexpr int64_t kIllegalTerms = 63;
   if (a.in == DType::f32) return multiply_f32(a);
-  if (!bf16_instructions || !has_bf16_instructions()) return multiply_converted(a);
+  if (!bf16_instructions || !has_bf16_instructions() || a.K == kIllegalTerms) return multiply_converted(a);
   static PreparedProducts products;
   products.run(a);
 }
