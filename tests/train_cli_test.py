@@ -287,9 +287,9 @@ class Train(unittest.TestCase):
     def test_flags_mend_a_file_s_configuration(self):
         self.write_data()
         with open(self.path("config.json"), "w") as file:
-            json.dump({**TINY, "vlm": {**TINY["vlm"], "IMAGE_TOKEN_LENGTH": 4}}, file)
+            json.dump({**TINY, "vlm": {**TINY["vlm"], "vit_hidden_dim": 17}}, file)  # heads do not divide it
         self.run_train(*self.data_arguments("out", "--max_training_steps", "1"), code=1)
-        self.run_train(*self.data_arguments("out", "--max_training_steps", "1", "--IMAGE_TOKEN_LENGTH", "1"))
+        self.run_train(*self.data_arguments("out", "--max_training_steps", "1", "--vit_hidden_dim", "16"))
 
     def test_the_tokenizer_that_the_configuration_names(self):
         self.write_data()

@@ -2,7 +2,6 @@
 #pragma once
 #include <cmath>
 #include <stdexcept>
-#include <string>
 
 #include "kernels/naive/naive.h"
 
@@ -252,15 +251,13 @@ void naive_patch_embedding_backward_by(const PatchEmbeddingBackward& a, const En
   if (a.dposition) entries("naive_patch_dposition", P * a.C, NaiveColumnSum{a.dy, a.dposition, a.B, P * a.C});
 }
 
-inline void check_naive(const char* name, const AttentionShape& s) {
-  if (s.cos || s.key_mask || s.R != s.S * s.longest)
-    throw std::invalid_argument(std::string(name) + ": has neither RoPE, mask, nor segments of unequal length");
-}
+inline bool naive_can(const AttentionShape& s) { return !s.cos && !s.key_mask && s.R == s.S * s.longest; }
 
 template <class Entries>
 void naive_attention_by(const NaiveAttention& n, const Entries& entries) {
   const AttentionShape& s = n.a.shape;
-  check_naive("naive_attention", s);
+  if (!naive_can(s))
+    throw std::invalid_argument("naive_attention: has neither RoPE, mask, nor segments of unequal length");
   with_float(s.dtype, [&]<class T>(Type<T>) {
     entries("naive_attention_scores", s.R * s.H * s.longest, NaiveAttentionScores<T>{n});
     entries("naive_attention_softmax", s.R * s.H, NaiveSoftmax<T>{n});
@@ -271,7 +268,8 @@ void naive_attention_by(const NaiveAttention& n, const Entries& entries) {
 template <class Entries>
 void naive_attention_backward_by(const NaiveAttentionBackward& n, const Entries& entries) {
   const AttentionShape& s = n.a.shape;
-  check_naive("naive_attention_backward", s);
+  if (!naive_can(s))
+    throw std::invalid_argument("naive_attention_backward: has neither RoPE, mask, nor segments of unequal length");
   with_float(s.dtype, [&]<class T>(Type<T>) {
     entries("naive_attention_delta", s.R * s.H, NaiveDelta<T>{n});
     entries("naive_attention_dscores", s.R * s.H * s.longest, NaiveScores<T>{n});
