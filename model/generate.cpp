@@ -10,11 +10,7 @@ KvCache make_cache(const VisionLanguageModel& model, const Layout& layout, int64
   KvCache cache;
   for (size_t b = 0; b + 1 < layout.bounds.size(); ++b)
     cache.lengths.push_back(layout.bounds[b + 1] - layout.bounds[b]);
-  const int64_t longest = *std::max_element(cache.lengths.begin(), cache.lengths.end());
-  // Rows of the cache are counted in 32 bits.
-  check(new_tokens <= INT32_MAX - longest && B <= INT32_MAX / (longest + new_tokens), "generate: a cache of ", B,
-        " sequences of ", longest, " tokens and ", new_tokens, " new ones: expected at most ", INT32_MAX, " in all");
-  cache.capacity = longest + new_tokens;
+  cache.capacity = *std::max_element(cache.lengths.begin(), cache.lengths.end()) + new_tokens;
   cache.lengths.resize(static_cast<size_t>(B), cache.lengths[0]);
   const int64_t width = model.config.lm_n_kv_heads * model.config.lm_head_dim();
   const MemoryScope scope(model.device(), MemoryClass::workspace);
@@ -51,8 +47,7 @@ void copy_first_sequence(const KvCache& cache, int64_t B) {
 // The row of each sequence's last token; all B sequences are the first one where the layout holds no more.
 std::vector<int32_t> last_rows(const Layout& layout, int64_t B) {
   std::vector<int32_t> rows;
-  for (int64_t b = 0; b < B; ++b)
-    rows.push_back(layout.bounds[static_cast<size_t>(std::min(b, layout.B - 1)) + 1] - 1);
+  for (int64_t b = 0; b < B; ++b) rows.push_back(layout.bounds[static_cast<size_t>(std::min(b, layout.B - 1)) + 1] - 1);
   return rows;
 }
 
@@ -138,8 +133,8 @@ class Recomputation {
     batch_.input_ids = from_host(ids, {B, T}, host);
     batch_.attention_mask = empty({B, T}, DType::u8, host);
     copy_from_host(batch_.attention_mask, mask.data(), batch_.attention_mask.bytes());
-    const Layout layout = layout_of(batch_, model_.config.image_tokens(), model_.config.lm_vocab_size, Padding::packed,
-                                    model_.device());
+    const Layout layout =
+        layout_of(batch_, model_.config.image_tokens(), model_.config.lm_vocab_size, Padding::packed, model_.device());
     const Inputs in = model_.inputs(batch_, layout);
     const Tensor h = model_.decoder(model_.embed(in, run_), in.texts, in.rope, run_);
     return model_.decoder.logits(gather_rows(h, last_rows(layout, B)), run_);
@@ -178,6 +173,10 @@ std::vector<std::vector<int32_t>> generate(const VisionLanguageModel& model, con
   std::vector<std::vector<int32_t>> texts(static_cast<size_t>(B));
   if (options.max_new_tokens == 0) return texts;
 
+  // Rows, of a cache or recomputed, are counted in 32 bits.
+  check(options.max_new_tokens <= INT32_MAX - layout.T && B <= INT32_MAX / (layout.T + options.max_new_tokens),
+        "generate: ", B, " sequences of ", layout.T, " tokens and ", options.max_new_tokens,
+        " new ones: expected at most ", INT32_MAX, " in all");
   Forward run;
   run.dtype = options.dtype;
   // Tokens that can still be appended before the frequencies change with the length.

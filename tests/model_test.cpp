@@ -208,7 +208,7 @@ TEST_CASE("generation chooses the tokens that a full forward pass would") {
     }
 }
 
-TEST_CASE("a cache of more rows than 32 bits count is refused") {
+TEST_CASE("generating more rows than 32 bits count is refused") {
   const Golden golden = Golden::load("base", Device::open("cpu"));
   GenerateOptions options;
   for (const int64_t tokens : {int64_t{INT32_MAX}, INT32_MAX / golden.batch.size(), INT64_MAX}) {
