@@ -35,28 +35,41 @@ enum Tag : uint16_t {
 enum Compression : uint32_t { kPlain = 1, kLzw = 5, kDeflate = 8, kPackBits = 32773, kOldDeflate = 32946 };
 enum Photometric : uint32_t { kWhiteIsZero = 0, kBlackIsZero = 1, kRgb = 2, kPalette = 3 };
 
-// The values of a tag, each widened to 32 bits when it is asked for: a small file may name the same bytes in many tags.
-struct Values {
+// The file's integers, in its byte order.
+struct Integers {
   const Source* source;
   bool big_endian;
+
+  uint16_t u16(uint64_t at) const {
+    const uint16_t v = source->u16(at, "a directory");
+    return big_endian ? __builtin_bswap16(v) : v;
+  }
+  uint32_t u32(uint64_t at) const {
+    const uint32_t v = source->u32(at, "a directory");
+    return big_endian ? __builtin_bswap32(v) : v;
+  }
+};
+
+// The values of a tag, each widened to 32 bits when it is asked for: a small file may name the same bytes in many tags.
+// They are inside the file.
+struct Values {
+  Integers file;
   uint64_t from, count;
   int bytes;  // of a value
 
   uint64_t size() const { return count; }
   uint32_t operator[](uint64_t i) const {
     const uint64_t at = from + i * bytes;
-    if (bytes == 1) return source->u8(at, "a tag");
-    if (bytes == 2) return big_endian ? __builtin_bswap16(source->u16(at, "a tag")) : source->u16(at, "a tag");
-    return big_endian ? __builtin_bswap32(source->u32(at, "a tag")) : source->u32(at, "a tag");
+    return bytes == 1 ? file.source->u8(at, "a tag") : bytes == 2 ? file.u16(at) : file.u32(at);
   }
 };
 
 // The first directory of the file. Tags whose values are no unsigned integers are left out.
 class Directory {
  public:
-  explicit Directory(const Source& source) : source_(source), big_endian_(source.u8(0, "the header") == 'M') {
-    uint64_t at = u32(4);
-    const int entries = u16(at);
+  explicit Directory(const Source& source) : source_(source), file_{&source, source.u8(0, "the header") == 'M'} {
+    uint64_t at = file_.u32(4);
+    const int entries = file_.u16(at);
     at += 2;
     for (int i = 0; i < entries; ++i, at += 12) read_entry(at);
   }
@@ -68,29 +81,21 @@ class Directory {
   }
   uint32_t one(Tag tag, const char* name) const { return all(tag, name)[0]; }
   uint32_t one_or(Tag tag, uint32_t otherwise) const { return has(tag) ? values_.at(tag)[0] : otherwise; }
-  bool big_endian() const { return big_endian_; }
+  bool big_endian() const { return file_.big_endian; }
 
  private:
-  uint16_t u16(uint64_t at) const {
-    const uint16_t v = source_.u16(at, "a directory");
-    return big_endian_ ? __builtin_bswap16(v) : v;
-  }
-  uint32_t u32(uint64_t at) const {
-    const uint32_t v = source_.u32(at, "a directory");
-    return big_endian_ ? __builtin_bswap32(v) : v;
-  }
   void read_entry(uint64_t at) {
-    const uint16_t tag = u16(at), type = u16(at + 2);
-    const uint64_t count = u32(at + 4);
+    const uint16_t tag = file_.u16(at), type = file_.u16(at + 2);
+    const uint64_t count = file_.u32(at + 4);
     const int bytes = type == 1 ? 1 : type == 3 ? 2 : type == 4 ? 4 : 0;
     if (bytes == 0 || count == 0 || values_.contains(tag)) return;
-    const uint64_t from = bytes * count <= 4 ? at + 8 : u32(at + 8);
+    const uint64_t from = bytes * count <= 4 ? at + 8 : file_.u32(at + 8);
     source_.read(from, bytes * count, "a tag");
-    values_[tag] = {&source_, big_endian_, from, count, bytes};
+    values_[tag] = {file_, from, count, bytes};
   }
 
   const Source& source_;
-  bool big_endian_;
+  const Integers file_;
   std::map<uint16_t, Values> values_;
 };
 

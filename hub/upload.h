@@ -21,9 +21,10 @@ struct Commit {
   int64_t files_as_were = 0;  // that it did not have to
 };
 
-// Uploads every file below `folder`, except those in a .git or .cache at any depth, into repository `name`, which is created if it
-// does not exist. Files that the repository has and the folder lacks stay. The Hub says which files are large: those go
-// first, to where it tells (in parts if it wants parts), by their SHA-256; then one commit adds all, or none.
+// Uploads every file below `folder`, except those in a .git or .cache at any depth, into repository `name`, which is
+// created if it does not exist. Files that the repository has and the folder lacks stay. The Hub says which files are
+// large: those go first, to where it tells (in parts if it wants parts), by their SHA-256; then one commit adds all, or
+// none.
 // Needs a token. Error: no such folder, nothing in it, a name that the Hub would not take, no access, network.
 Commit upload_folder(const std::string& folder, const std::string& name, const UploadOptions& options = {},
                      const Progress& progress = {}, const Settings& settings = Settings::from_environment());

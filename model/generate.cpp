@@ -87,13 +87,14 @@ class Decoder {
   std::vector<int32_t> positions_;  // [B] of each sequence's newest token
 };
 
-// x, or B times the one that it holds.
-Tensor repeated(const Tensor& x, int64_t B) {
-  if (x.size(0) == B) return x;
+// x, so many times below itself.
+Tensor repeated(const Tensor& x, int64_t times) {
+  if (times == 1) return x;
+  const int64_t n = x.size(0);
   Shape shape = x.shape();
-  shape[0] = B;
+  shape[0] = times * n;
   const Tensor y = empty(shape, x.dtype(), x.device());
-  for (int64_t b = 0; b < B; ++b) x.device().copy(y.slice(0, b, b + 1).data(), x.data(), x.bytes());
+  for (int64_t i = 0; i < times; ++i) x.device().copy(y.slice(0, i * n, (i + 1) * n).data(), x.data(), x.bytes());
   return y;
 }
 
@@ -103,17 +104,17 @@ class Recomputation {
  public:
   Recomputation(const VisionLanguageModel& model, const Batch& prompt, int64_t B, const Forward& run)
       : model_(model), run_(run) {
-    const int64_t T = prompt.input_ids.size(1);
-    const std::vector<int32_t> ids = to_host_i32(repeated(prompt.input_ids, B));
+    const int64_t T = prompt.input_ids.size(1), copies = B / prompt.size();
+    const std::vector<int32_t> ids = to_host_i32(repeated(prompt.input_ids, copies));
     std::vector<uint8_t> mask(ids.size(), 1);
     if (prompt.attention_mask.defined())
-      copy_to_host(repeated(prompt.attention_mask, B), mask.data(), static_cast<int64_t>(mask.size()));
+      copy_to_host(repeated(prompt.attention_mask, copies), mask.data(), static_cast<int64_t>(mask.size()));
     for (int64_t b = 0; b < B; ++b) {
       ids_.emplace_back(ids.begin() + b * T, ids.begin() + (b + 1) * T);
       masks_.emplace_back(mask.begin() + b * T, mask.begin() + (b + 1) * T);
     }
-    batch_.images = repeated(prompt.images, B);
-    batch_.vision = model.vision_encoder(to_device(batch_.images, model.device()), run);
+    batch_.images = repeated(prompt.images, copies);
+    batch_.vision = repeated(model.vision_encoder(to_device(prompt.images, model.device()), run), copies);
   }
 
   // `count` new tokens a sequence; the end token stands in for those that a sequence lacks.

@@ -88,9 +88,9 @@ void read_file(const std::string& file, RunConfig& config) {
   }
 }
 
-// Calls rules(config); what flags have broken is bad usage, what the file had broken is not.
+// Calls rules(config), which may mend it; what flags have broken is bad usage, what the file had broken is not.
 template <class Config, class Rules>
-void check_with_flags(const Config& config, const Config& without_flags, const Rules& rules) {
+void check_with_flags(Config& config, Config without_flags, const Rules& rules) {
   try {
     rules(config);
   } catch (const Error& error) {
@@ -162,11 +162,7 @@ RunConfig read_run_config(const std::string& file, const std::map<std::string, s
   // A checkpoint's own is looked at where it is read; backbones overwrite what is said here first.
   if (config.train.resume_from_vlm_checkpoint || config.begins_with_backbones()) return config;
   const std::string where = file.empty() ? "the model's configuration" : file + " with the flags";
-  check_with_flags(config.vlm, from_file.vlm, [&](VLMConfig vlm) {
-    std::vector<std::string> once_more;
-    settle_config(vlm, where, once_more);
-  });
-  settle_config(config.vlm, where, config.warnings);
+  check_with_flags(config.vlm, from_file.vlm, [&](VLMConfig& vlm) { settle_config(vlm, where, config.warnings); });
   return config;
 }
 

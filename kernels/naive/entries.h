@@ -121,6 +121,18 @@ NANOVLM_HOST_DEVICE float naive_score(const A& a, const NaiveScore& at) {
                        static_cast<const T*>(a.k) + at.key * a.k_stride + at.g * s.D, s.D);
 }
 
+// Entry i of scores [R, H, T] rows, where rows [R, G, D] are the keys or the values.
+template <class T>
+NANOVLM_HOST_DEVICE float sum_over_keys(const AttentionShape& s, const float* scores, const void* rows, int64_t stride,
+                                        int64_t i) {
+  const NaiveScore first(s, i / s.D * s.longest);
+  const T* const column = static_cast<const T*>(rows) + first.key * stride + first.g * s.D + i % s.D;
+  float sum = 0;
+  for (int64_t j = 0; j < s.longest; ++j)
+    sum += scores[first.head * s.longest + j] * static_cast<float>(column[j * stride]);
+  return sum;
+}
+
 // p [R, H, T] = scores
 template <class T>
 struct NaiveAttentionScores {
@@ -148,14 +160,7 @@ template <class T>
 struct NaiveAttentionOutput {
   NaiveAttention n;
   NANOVLM_HOST_DEVICE void operator()(int64_t i) const {
-    const Attention& a = n.a;
-    const AttentionShape& s = a.shape;
-    const NaiveScore first(s, i / s.D * s.longest);
-    const T* const values = static_cast<const T*>(a.v) + first.key * a.v_stride + first.g * s.D + i % s.D;
-    float sum = 0;
-    for (int64_t j = 0; j < s.longest; ++j)
-      sum += n.p[first.head * s.longest + j] * static_cast<float>(values[j * a.v_stride]);
-    static_cast<T*>(a.o)[i] = T(sum);
+    static_cast<T*>(n.a.o)[i] = T(sum_over_keys<T>(n.a.shape, n.p, n.a.v, n.a.v_stride, i));
   }
 };
 
@@ -194,13 +199,8 @@ struct NaiveDq {
   NaiveAttentionBackward n;
   NANOVLM_HOST_DEVICE void operator()(int64_t i) const {
     const AttentionBackward& a = n.a;
-    const AttentionShape& s = a.shape;
-    const int64_t d = i % s.D, head = i / s.D, h = head % s.H, row = head / s.H, g = h / (s.H / s.G);
-    const T* const keys = static_cast<const T*>(a.k) + row / s.longest * s.longest * a.k_stride + g * s.D + d;
-    float sum = 0;
-    for (int64_t j = 0; j < s.longest; ++j)
-      sum += n.ds[head * s.longest + j] * static_cast<float>(keys[j * a.k_stride]);
-    static_cast<T*>(a.dq)[row * a.q_stride + h * s.D + d] = T(sum);
+    const int64_t width = a.shape.H * a.shape.D;
+    static_cast<T*>(a.dq)[i / width * a.q_stride + i % width] = T(sum_over_keys<T>(a.shape, n.ds, a.k, a.k_stride, i));
   }
 };
 
