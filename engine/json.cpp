@@ -16,14 +16,15 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kMaxDepth = 128;
-constexpr size_t kShownBytes = 60;  // of a value or key in a message
+constexpr size_t kShownBytes = 60;    // of a value or key in a message
+constexpr size_t kReasonBytes = 120;  // of nlohmann's messages, which may repeat a number of any length
 
-// At most kShownBytes of the text, cut between characters.
-std::string shown(const std::string& text) {
-  if (text.size() <= kShownBytes) return text;
-  size_t end = kShownBytes;
+// At most so many bytes of the text, cut between characters.
+std::string shown(std::string_view text, size_t most = kShownBytes) {
+  if (text.size() <= most) return std::string(text);
+  size_t end = most;
   while (end > 0 && (static_cast<uint8_t>(text[end]) & 0xC0) == 0x80) --end;
-  return text.substr(0, end) + "...";
+  return std::string(text.substr(0, end)) + "...";
 }
 
 std::string described(const json& value) {
@@ -37,8 +38,8 @@ std::string described(const json& value) {
 std::string key_step(std::string_view key) {
   bool plain = !key.empty();
   for (const char c : key) plain = plain && (std::isalnum(static_cast<unsigned char>(c)) || c == '_');
-  if (plain) return text(".", shown(std::string(key)));
-  return text("[", json(shown(std::string(key))).dump(), "]");
+  if (plain) return text(".", shown(key));
+  return text("[", json(shown(key)).dump(), "]");
 }
 
 std::string line_and_column(std::string_view text, size_t byte) {
@@ -83,15 +84,19 @@ class Builder final : public json::json_sax_t {
   }
 
   bool parse_error(size_t position, const std::string& token, const json::exception& error) override {
-    // nlohmann's own message is "[name] head - reason; last read: 'token'; expected ...": only the reason is kept.
-    std::string reason = error.what();
+    // nlohmann's own message is "[name] head - reason; last read: 'token'; expected ...": head and token are left out.
+    std::string_view reason = error.what(), expected;
     for (const char* head : {"] ", " - "})
-      if (const size_t at = reason.find(head); at != reason.npos) reason.erase(0, at + std::strlen(head));
+      if (const size_t at = reason.find(head); at != reason.npos) reason.remove_prefix(at + std::strlen(head));
     const std::string echo = "; last read: '" + token + "'";
-    if (const size_t at = reason.find(echo); at != reason.npos) reason.erase(at, echo.size());
+    if (const size_t at = reason.find(echo); at != reason.npos) {
+      expected = reason.substr(at + echo.size());
+      reason = reason.substr(0, at);
+    }
     // position counts the bytes read, so the offending one is the last of them.
-    fail(where_, ": ", line_and_column(text_, position > 0 ? position - 1 : 0), ": not valid JSON: ", printable(reason),
-         ", read '", shown(printable(token)), "'");
+    fail(where_, ": ", line_and_column(text_, position > 0 ? position - 1 : 0),
+         ": not valid JSON: ", printable(shown(reason, kReasonBytes)), printable(expected), ", read '",
+         printable(shown(token)), "'");
   }
 
  private:
@@ -99,8 +104,16 @@ class Builder final : public json::json_sax_t {
 
   bool put(json&& value) {
     if (handing_over()) {
-      members_.each(handed_key_, value);
-    } else if (open_.empty()) {
+      handed_ = std::move(value);
+      last_ = &handed_;
+      inside_ = 0;
+      if (!handed_.is_structured()) members_.each(handed_key_, handed_);
+      return true;
+    }
+    if (handing_depth_ > 0 && ++inside_ > members_.max_inside)
+      fail(where_, ": ", members_.path, key_step(handed_key_), ": expected at most ", members_.max_inside,
+           " values in it, found more");
+    if (open_.empty()) {
       root_ = std::move(value);
       last_ = &root_;
     } else if (member_) {
@@ -117,9 +130,11 @@ class Builder final : public json::json_sax_t {
   bool open(json&& container) {
     if (open_.size() == kMaxDepth)
       fail(where_, ": ", path(), ": expected at most ", kMaxDepth, " levels of nesting, found more");
-    if (handing_over()) fail(where_, ": ", path(), ": expected a plain value, found an array or object");
+    if (handing_over() && members_.max_inside == 0)
+      fail(where_, ": ", path(), ": expected a plain value, found an array or object");
     put(std::move(container));
-    if (members_.each && last_->is_object() && path() == members_.path) handing_depth_ = open_.size() + 1;
+    if (members_.each && handing_depth_ == 0 && last_->is_object() && path() == members_.path)
+      handing_depth_ = open_.size() + 1;
     open_.push_back(last_);
     keys_.push_back(nullptr);
     return true;
@@ -129,6 +144,7 @@ class Builder final : public json::json_sax_t {
     if (handing_over()) handing_depth_ = 0;
     open_.pop_back();
     keys_.pop_back();
+    if (handing_over()) members_.each(handed_key_, handed_);
     return true;
   }
 
@@ -143,7 +159,7 @@ class Builder final : public json::json_sax_t {
   }
 
   // Bytes of the input may be anything; a message must be valid UTF-8.
-  static std::string printable(const std::string& bytes) {
+  static std::string printable(std::string_view bytes) {
     return json::parse(json(bytes).dump(-1, ' ', false, json::error_handler_t::replace)).get<std::string>();
   }
 
@@ -157,6 +173,8 @@ class Builder final : public json::json_sax_t {
   const JsonMembers& members_;
   size_t handing_depth_ = 0;  // containers open when the last one is the object that members_ gets
   std::string handed_key_;
+  json handed_;         // a member's value, as far as it is read
+  int64_t inside_ = 0;  // values read in it
 };
 
 }  // namespace
@@ -175,6 +193,9 @@ json read_json_file(const std::string& path, int64_t max_bytes, const JsonMember
   const std::vector<uint8_t> bytes = File::open(path).read_all(max_bytes);
   return parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path, members);
 }
+
+JsonValue::JsonValue(const nlohmann::json& value, const std::string& where, std::string_view key)
+    : value_(&value), place_(where + ": $" + key_step(key)) {}
 
 JsonValue JsonValue::operator[](std::string_view key) const {
   expect_object();

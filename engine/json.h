@@ -20,11 +20,12 @@
 namespace nanovlm {
 
 // An object too large to be worth storing, such as a vocabulary, can be read member by member: `each` gets those of the
-// object at `path` ("$.model.vocab"), in the file's order, and the document keeps it without them. Its values must be
-// plain, and whether its keys differ is for `each` to see.
+// object at `path` ("$.model.vocab"), in the file's order, and the document keeps it without them. Whether its keys
+// differ is for `each` to see. A member that is an array or object may hold at most `max_inside` values, at all depths.
 struct JsonMembers {
   std::string path;
   std::function<void(const std::string& key, const nlohmann::json& value)> each;
+  int64_t max_inside = 0;  // 0: members must be plain values
 };
 
 // Parses exactly one JSON value (RFC 8259, UTF-8). Refused with an Error that begins with `where`: syntax errors (with
@@ -42,6 +43,9 @@ class JsonValue {
  public:
   JsonValue(const nlohmann::json& document, const std::string& where) : value_(&document), place_(where + ": $") {}
   JsonValue(const nlohmann::json&& document, const std::string& where) = delete;  // it would not outlive this call
+
+  // What JsonMembers hands over of the document's own members.
+  JsonValue(const nlohmann::json& value, const std::string& where, std::string_view key);
 
   JsonValue operator[](std::string_view key) const;           // the value must be an object that has the key
   JsonValue at(int64_t index) const;                          // the value must be an array with more than index items

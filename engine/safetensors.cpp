@@ -18,6 +18,8 @@ static_assert(std::endian::native == std::endian::little, "the format is little-
 
 constexpr int64_t kLengthBytes = 8;
 constexpr int64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
+constexpr int64_t kMaxSizes = 64;                 // of a shape: as many as NumPy takes
+constexpr int64_t kMaxValues = 65'536;            // in the metadata, or in what describes a tensor
 
 struct FileDType {
   const char* name;
@@ -55,6 +57,7 @@ Entry parse_entry(const JsonValue& value, int64_t data_begin, int64_t data_bytes
   if (!dtype) value["dtype"].refuse("a dtype of the format");
 
   const JsonValue shape = value["shape"], offsets = value["data_offsets"];
+  if (shape.array_size() > kMaxSizes) shape.refuse(text("at most ", kMaxSizes, " sizes"));
   int64_t bits = dtype->bits;
   for (int64_t i = 0; i < shape.array_size(); ++i) {
     entry.shape.push_back(shape.at(i).integer(0));
@@ -138,20 +141,25 @@ void SafetensorsFile::read_header() {
   file_.read(header.data(), header_bytes, kLengthBytes);
   check(header.starts_with('{'), path(), ": byte ", kLengthBytes, ": expected a header that begins with {, found ",
         header.empty() ? "none" : "something else");
-  const json document = parse_json(header, path() + ": header");
-
-  const JsonValue root(document, path() + ": header");
-  for (const auto& [name, _] : document.items()) {
-    const JsonValue value = root[name];
-    if (name == "__metadata__") {
-      if (value.is_null()) continue;  // as the safetensors package takes it
-      value.expect_object();
-      for (const auto& [key, unused] : value.json().items()) metadata_.emplace(key, value[key].string());
-    } else {
-      entries_.emplace(name, parse_entry(value, data_begin, file_bytes - data_begin));
-    }
-  }
+  parse_header(header, data_begin, file_bytes - data_begin);
   check_tiling(path(), entries_, data_begin, file_bytes);
+}
+
+// Member by member: the whole header as a document would take ten times its bytes.
+void SafetensorsFile::parse_header(const std::string& header, int64_t data_begin, int64_t data_bytes) {
+  const std::string where = path() + ": header";
+  bool has_metadata = false;
+  const auto add = [&](const std::string& name, const json& member) {
+    const JsonValue value(member, where, name);
+    const bool is_metadata = name == "__metadata__";
+    const bool is_new = is_metadata ? !std::exchange(has_metadata, true)
+                                    : entries_.emplace(name, parse_entry(value, data_begin, data_bytes)).second;
+    check(is_new, value.place(), ": expected each key once, found it twice");
+    if (!is_metadata || value.is_null()) return;  // null is no metadata to the safetensors package
+    value.expect_object();
+    for (const auto& [key, _] : member.items()) metadata_.emplace(key, value[key].string());
+  };
+  parse_json(header, where, {"$", add, kMaxValues});
 }
 
 const Entry& SafetensorsFile::entry(const std::string& name) const {

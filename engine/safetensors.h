@@ -52,6 +52,7 @@ class SafetensorsFile {
  private:
   explicit SafetensorsFile(File file) : file_(std::move(file)) {}
   void read_header();
+  void parse_header(const std::string& header, int64_t data_begin, int64_t data_bytes);
 
   File file_;
   std::map<std::string, Entry> entries_;

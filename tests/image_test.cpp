@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,6 +19,7 @@
 #include "engine/json.h"
 #include "engine/safetensors.h"
 #include "tests/support/catch.h"
+#include "tests/support/memory_taken.h"
 #include "tests/support/messages.h"
 
 using namespace nanovlm;
@@ -89,16 +89,6 @@ Image gradient(int width, int height) {
   Image image{width, height, Bytes(static_cast<size_t>(3) * width * height)};
   for (size_t i = 0; i < image.rgb.size(); ++i) image.rgb[i] = static_cast<uint8_t>(i * 2654435761u >> 13);
   return image;
-}
-
-// By how much the most memory that this process has ever had grew in f().
-template <class F>
-long kib_taken(const F& f) {
-  rusage before{}, after{};
-  getrusage(RUSAGE_SELF, &before);
-  f();
-  getrusage(RUSAGE_SELF, &after);
-  return after.ru_maxrss - before.ru_maxrss;
 }
 
 struct TemporaryFolder {

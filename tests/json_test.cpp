@@ -43,6 +43,9 @@ TEST_CASE("parse_json says what is wrong and where") {
   CHECK(parse_message("[\"\xff\"]").starts_with("f: 1:3: not valid JSON"));
   CHECK(parse_message("[1e999]").starts_with("f: 1:6: not valid JSON"));
   CHECK(parse_message("// c\n1").starts_with("f: 1:1: not valid JSON"));
+  const std::string digits(1'000'000, '9');
+  CHECK(parse_message("[" + digits + "]") == text("f: 1:1000001: not valid JSON: number overflow parsing '",
+                                                  digits.substr(0, 95), "..., read '", digits.substr(0, 60), "...'"));
   CHECK(parse_message(std::string("[1]\0[2]", 7)) == "f: 1:4: expected JSON, found a byte 0");
   CHECK(parse_message("\xEF\xBB\xBF{}") ==
         "f: 1:1: expected JSON, found a byte order mark (save the file without one)");
@@ -69,6 +72,23 @@ TEST_CASE("members of one object can be handed over instead of stored") {
   CHECK(message_of([&] { parse_json(R"({"m":{"v":{"a":1,"b":[]}}})", "f", members); }) ==
         "f: $.m.v.b: expected a plain value, found an array or object");
   CHECK(parse_json(R"({"m":{"v":[1,{"a":2}]}})", "f", members)["m"]["v"][1]["a"] == 2);
+}
+
+TEST_CASE("members that are handed over may hold a number of values that the caller sets") {
+  std::string seen;
+  const auto add = [&](const std::string& key, const json& value) {
+    seen += JsonValue(value, "f", key).place() + "=" + value.dump() + ";";
+  };
+  const JsonMembers members{"$", add, 3};
+  CHECK(parse_json(R"({"a":[],"b":{"x":[1],"y":2},"a":null,"c d":[1,2,3]})", "f", members) == json::object());
+  CHECK(seen == R"(f: $.a=[];f: $.b={"x":[1],"y":2};f: $.a=null;f: $["c d"]=[1,2,3];)");
+  CHECK(message_of([&] { parse_json(R"({"a":[1],"b":[1,2,3,4]})", "f", members); }) ==
+        "f: $.b: expected at most 3 values in it, found more");
+  CHECK(message_of([&] { parse_json(R"({"a":{"x":[[[[]]]]}})", "f", members); }) ==
+        "f: $.a: expected at most 3 values in it, found more");
+  CHECK(message_of([&] { parse_json(R"({"a":{"x":1,"x":2}})", "f", members); }) ==
+        "f: $.a.x: expected each key once, found it twice");
+  CHECK(parse_json("[1,2,3,4]", "f", members) == json::parse("[1,2,3,4]"));
 }
 
 TEST_CASE("a JsonValue names its place, what was expected and what was found") {

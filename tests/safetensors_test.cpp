@@ -9,6 +9,7 @@
 
 #include "tests/support/catch.h"
 #include "tests/support/folder.h"
+#include "tests/support/memory_taken.h"
 #include "tests/support/messages.h"
 
 using namespace nanovlm;
@@ -180,6 +181,10 @@ TEST_CASE("every wrong header is refused with its place") {
     CHECK(refusal(file_of("{\"\xff\":1}", 0)).starts_with("header: 1:"));
     CHECK(refusal(file_of("{}{}", 0)).starts_with("header: 1:"));
     CHECK(refusal(file_of(R"({"__metadata__":null})", 0)) == "no error");
+    CHECK(refusal(file_of(R"({"__metadata__":{},"__metadata__":{}})", 0)) ==
+          "header: $.__metadata__: expected each key once, found it twice");
+    CHECK(refusal(file_of(R"({"__metadata__":{"a":"","a":""}})", 0)) ==
+          "header: $.__metadata__.a: expected each key once, found it twice");
     CHECK(refusal(file_of(text("{", entry("\"U8\"", "[1]", "[0,1]"), ",", entry("\"U8\"", "[1]", "[0,1]"), "}"), 1)) ==
           "header: $.x: expected each key once, found it twice");
     CHECK(refusal(file_of(text("{\"x\":", std::string(200, '['), std::string(200, ']'), "}"), 0)).find("128 levels") !=
@@ -202,6 +207,13 @@ TEST_CASE("every wrong header is refused with its place") {
     CHECK(f32("[2305843009213693952]", "[0,0]", 0).starts_with("header: $.x.shape: expected a shape whose bits fit"));
     CHECK(refusal(file_of(header("\"F4\"", "[3]", "[0,2]"), 2)) ==
           "header: $.x.shape: expected a shape that fills whole bytes with 4-bit values, found an array of 1");
+    const auto sizes = [](int n) {
+      std::string list = "[1";
+      for (int i = 1; i < n; ++i) list += ",1";
+      return list + "]";
+    };
+    CHECK(f32(sizes(64).c_str(), "[0,4]", 4) == "no error");
+    CHECK(f32(sizes(65).c_str(), "[0,4]", 4) == "header: $.x.shape: expected at most 64 sizes, found an array of 65");
   }
   SECTION("offsets") {
     CHECK(f32("[1]", "[0]", 4).starts_with("header: $.x.data_offsets: expected a list of two offsets"));
@@ -231,6 +243,25 @@ TEST_CASE("every wrong header is refused with its place") {
                                            ", where the tensor before it ends, found an overlap"));
     CHECK(two("[0,2]", "[0,2]", 2).find("found an overlap") != std::string::npos);
   }
+}
+
+TEST_CASE("a header takes little more memory than what is kept of it") {
+  const Folder folder;
+  const auto write = [&](const std::string& name, const std::string& head, const char* value, const char* tail) {
+    std::string header = head;
+    for (int i = 0; i < 200'000; ++i) header += text(i > 0 ? "," : "", '"', i, "\":", value);
+    return folder.write(name, file_of(header + tail, 0));
+  };
+  // A document of either takes more than 100,000.
+  const auto tensors = write("tensors", "{", R"({"dtype":"U8","shape":[0],"data_offsets":[0,0]})", "}");
+  CHECK(kib_taken([&] { CHECK(SafetensorsFile::open(tensors).entries().size() == 200'000); }) < 70'000);
+
+  const auto metadata = write("metadata", R"({"__metadata__":{)", "\"\"", "}}");
+  CHECK(message_of([&] { SafetensorsFile::open(metadata); }) ==
+        metadata + ": header: $.__metadata__: expected at most 65536 values in it, found more");
+  const auto entry = write("entry", R"({"x":{)", "1", "}}");
+  CHECK(message_of([&] { SafetensorsFile::open(entry); }) ==
+        entry + ": header: $.x: expected at most 65536 values in it, found more");
 }
 
 TEST_CASE("what is no regular file is refused without waiting") {
