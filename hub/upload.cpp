@@ -29,15 +29,23 @@ std::string base64(const std::vector<uint8_t>& bytes) {
   return result;
 }
 
+// Open only while it is read: a folder may hold more files than a process may have open.
 struct LocalFile {
-  std::string path;  // in the repository
-  std::shared_ptr<const File> file;
+  std::string path;    // in the repository
+  std::string source;  // on this machine
+  int64_t size = 0;    // when the upload began
   bool large = false, unchanged = false;
-  std::string sha256;  // of large files
+  std::string sha256 = {};  // of large files
 
-  std::string git_blob() const {
-    Digest digest = Digest::git_blob(file->size());
-    digest.update(*file, file->size());
+  std::shared_ptr<const File> open() const {
+    auto file = std::make_shared<const File>(File::open(source));
+    check(file->size() == size, source, ": expected the ", size, " bytes that it had when the upload began, found ",
+          file->size());
+    return file;
+  }
+
+  std::string hex(Digest digest) const {
+    digest.update(*open(), size);
     return digest.hex();
   }
 };
@@ -53,7 +61,8 @@ std::vector<LocalFile> files_of(const std::string& folder) {
   for (const std::string& path : files_below(folder, {"**"})) {
     if (is_private(path)) continue;
     check(is_file_name(path), folder, ": \"", path, "\": expected a name that the Hub takes");
-    files.push_back({path, std::make_shared<const File>(File::open(folder + "/" + path)), false, false, ""});
+    const std::string source = folder + "/" + path;
+    files.push_back({.path = path, .source = source, .size = File::open(source).size()});
   }
   check(!files.empty(), folder, ": expected files to upload, found none");
   return files;
@@ -128,9 +137,9 @@ class Uploader {
   void ask_how(It begin, It end) {
     nlohmann::json asked = nlohmann::json::array();
     for (It file = begin; file != end; ++file) {
-      std::vector<uint8_t> sample(static_cast<size_t>(std::min(file->file->size(), kSampleBytes)));
-      file->file->read(sample.data(), static_cast<int64_t>(sample.size()), 0);
-      asked.push_back({{"path", file->path}, {"size", file->file->size()}, {"sample", base64(sample)}});
+      std::vector<uint8_t> sample(static_cast<size_t>(std::min(file->size, kSampleBytes)));
+      file->open()->read(sample.data(), static_cast<int64_t>(sample.size()), 0);
+      asked.push_back({{"path", file->path}, {"size", file->size}, {"sample", base64(sample)}});
     }
     const std::string url = repository_.api_url() + "/preupload/" + url_quote(options_.revision);
     const nlohmann::json document = parse_json(client_.request(post(url, {{"files", asked}})).body, url);
@@ -147,21 +156,17 @@ class Uploader {
   void take_mode(LocalFile& file, const JsonValue& answer) {
     const std::string& mode = answer["uploadMode"].string();
     if (mode != "lfs" && mode != "regular") answer["uploadMode"].refuse("lfs or regular");
-    file.large = mode == "lfs" && file.file->size() > 0;
-    if (file.large) {
-      Digest digest = Digest::sha256();
-      digest.update(*file.file, file.file->size());
-      file.sha256 = digest.hex();
-    }
+    file.large = mode == "lfs" && file.size > 0;
+    if (file.large) file.sha256 = file.hex(Digest::sha256());
     const auto there = answer.find("oid");
-    file.unchanged = there && there->is_string() && there->string() == (file.large ? file.sha256 : file.git_blob());
+    file.unchanged = there && there->is_string() &&
+                     there->string() == (file.large ? file.sha256 : file.hex(Digest::git_blob(file.size)));
   }
 
   template <class It>
   void send_large(It begin, It end) {
     nlohmann::json objects = nlohmann::json::array();
-    for (It file = begin; file != end; ++file)
-      objects.push_back({{"oid", (*file)->sha256}, {"size", (*file)->file->size()}});
+    for (It file = begin; file != end; ++file) objects.push_back({{"oid", (*file)->sha256}, {"size", (*file)->size}});
     const std::string url = repository_.git_url() + ".git/info/lfs/objects/batch";
     Request request = post(url,
                            {{"operation", "upload"},
@@ -191,20 +196,20 @@ class Uploader {
     if (header && header->find("chunk_size"))
       send_parts(file, upload["href"].string(), *header);
     else
-      put(file, upload["href"].string(), 0, file.file->size());
+      put(file, upload["href"].string(), 0, file.size);
     if (const auto verify = actions.find("verify"))
-      client_.request(post((*verify)["href"].string(), {{"oid", file.sha256}, {"size", file.file->size()}}));
+      client_.request(post((*verify)["href"].string(), {{"oid", file.sha256}, {"size", file.size}}));
   }
 
   Response put(const LocalFile& file, const std::string& url, int64_t offset, int64_t size) {
     Request request{.method = "PUT", .url = url};
-    request.body = RequestBody::of(file.file, offset, size);
+    request.body = RequestBody::of(file.open(), offset, size);
     request.stall_seconds = kPatience;
     request.with_token = false;  // the address itself is the permission
     if (progress_)
       request.body.read = [&, read = request.body.read](char* destination, int64_t count, int64_t at) {
         read(destination, count, at);
-        progress_(file.path, offset + at + count, file.file->size());
+        progress_(file.path, offset + at + count, file.size);
       };
     return client_.request(request);
   }
@@ -219,7 +224,7 @@ class Uploader {
 
   // The header names an address for each part by its number, from 1 on.
   void send_parts(const LocalFile& file, const std::string& completion, const JsonValue& header) {
-    const int64_t bytes = chunk_size(header["chunk_size"]), size = file.file->size();
+    const int64_t bytes = chunk_size(header["chunk_size"]), size = file.size;
     nlohmann::json parts = nlohmann::json::array();
     for (int64_t offset = 0; offset < size; offset += bytes) {
       const int64_t number = offset / bytes + 1;
@@ -239,12 +244,11 @@ class Uploader {
     for (const LocalFile& file : files_) {
       if (file.unchanged) continue;
       if (file.large)
-        lines += line("lfsFile",
-                      {{"path", file.path}, {"algo", "sha256"}, {"oid", file.sha256}, {"size", file.file->size()}});
+        lines += line("lfsFile", {{"path", file.path}, {"algo", "sha256"}, {"oid", file.sha256}, {"size", file.size}});
       else
-        lines += line(
-            "file",
-            {{"path", file.path}, {"encoding", "base64"}, {"content", base64(file.file->read_all(kMaxRegularBytes))}});
+        lines += line("file", {{"path", file.path},
+                               {"encoding", "base64"},
+                               {"content", base64(file.open()->read_all(kMaxRegularBytes))}});
     }
     Request request{.method = "POST", .url = repository_.api_url() + "/commit/" + url_quote(options_.revision)};
     request.headers = {"Content-Type: application/x-ndjson"};

@@ -402,6 +402,16 @@ class Upload(HubTest):
         self.assertEqual(self.uploaded(), FILES)
         self.assertEqual(self.hub.count("PUT", "/part/"), 6)
 
+    def test_a_folder_may_hold_more_files_than_a_process_may_open(self):
+        many = {f"few/{i}.bin": bytes([i]) for i in range(100)}
+        for path, data in many.items():
+            self.write(path, data)
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        done = self.run_program("hub", "upload", self.folder, self.TARGET, HF_TOKEN=TOKEN,
+                                before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard)))
+        self.assertEqual(done[0], 0, done)
+        self.assertEqual(self.uploaded(), {**FILES, **many})
+
     def test_private_repositories_and_data_sets(self):
         self.upload("--private", "--type", "dataset")
         self.assertTrue(self.hub.repos[("dataset", self.TARGET)].private)
