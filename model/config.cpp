@@ -2,7 +2,7 @@
 
 #include <sys/stat.h>
 
-#include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -83,8 +83,11 @@ void check_relations(const VLMConfig& c, Rules& rules) {
 }
 
 void check_numbers(const VLMConfig& c, Rules& rules) {
+  // The kernels compute in fp32, where a smaller number is 0 and a larger one infinite.
   const auto positive = [&](const char* name, double value) {
-    rules.rule(std::isfinite(value) && value > 0, name, value, "must be above 0");
+    using Range = std::numeric_limits<float>;
+    rules.rule(value >= Range::min() && value <= Range::max(), name, value,
+               text("must be a normal number of fp32 above 0: ", Range::min(), " to ", Range::max()));
   };
   positive("vit_ln_eps", c.vit_ln_eps);
   positive("lm_rms_eps", c.lm_rms_eps);

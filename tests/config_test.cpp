@@ -61,6 +61,11 @@ TEST_CASE("wrong values are refused with field, value and rule") {
   CHECK_THAT(refusal("lm_vocab_size", int64_t{1} << 40), contains("lm_vocab_size"));
   CHECK_THAT(refusal("lm_eos_token_id", 49152), contains("lm_eos_token_id is 49152"));
   CHECK_THAT(refusal("lm_rms_eps", 0.0), contains("lm_rms_eps is 0"));
+  CHECK_THAT(refusal("lm_rms_eps", 1e-50), contains("lm_rms_eps is 1e-50") && contains("1.17549e-38 to 3.40282e+38"));
+  CHECK_THAT(refusal("vit_ln_eps", 1e-39), contains("vit_ln_eps is 1e-39"));
+  CHECK_THAT(refusal("lm_attn_scaling", 1e39), contains("lm_attn_scaling is 1e+39"));
+  CHECK_THAT(refusal("lm_re_base", -1.0), contains("lm_re_base is -1"));
+  CHECK(refusal("lm_rms_eps", 1.2e-38).empty());
   CHECK_THAT(refusal("vit_dropout", 1.5), contains("vit_dropout is 1.5"));
   CHECK_THAT(refusal("vit_cls_flag", true), contains("vit_cls_flag"));
   CHECK_THAT(refusal("lm_hidden_dim", 567), contains("lm_hidden_dim / lm_n_heads is 63"));
