@@ -284,6 +284,29 @@ class Train(unittest.TestCase):
         result = self.run_train(*resumed, "--out", self.path("fourth"), "--config", self.path("other.json"))
         self.assertRegex(result.stderr, "warning: the checkpoint .* no effect for lm_max_length\n")
 
+    def test_a_resumed_model_may_have_another_name(self):
+        self.write_data()
+        short = ("--train_dataset", self.path("data"), "--batch_size", "4", "--max_training_steps", "1")
+        first = self.data_arguments("first", "--max_training_steps", "1", "--hf_repo_name", "someone/first")
+        self.run_train(*first)
+
+        def saved(out):
+            with open(self.path(out, "last", "config.json")) as file:
+                return json.load(file)
+
+        resumed = (*short, "--checkpoint", self.path("first", "last"))
+        self.run_train(*resumed, "--out", self.path("same"))
+        self.assertEqual(saved("same"), saved("first"))
+        self.assertEqual(saved("same")["hf_repo_name"], "someone/first")
+        for name, given in (("someone/flag", ("--hf_repo_name", "someone/flag")),
+                            ("nanoVLM", ("--hf_repo_name", "nanoVLM")),
+                            ("someone/file", ("--config", self.path("named.json")))):
+            with open(self.path("named.json"), "w") as file:
+                json.dump({"vlm": {**TINY["vlm"], "hf_repo_name": name}}, file)
+            result = self.run_train(*resumed, "--out", self.path("named"), *given)
+            self.assertNotIn("hf_repo_name", result.stderr)
+            self.assertEqual(saved("named"), {**saved("first"), "hf_repo_name": name})
+
     def test_flags_mend_a_file_s_configuration(self):
         self.write_data()
         with open(self.path("config.json"), "w") as file:

@@ -38,6 +38,9 @@ void take_checkpoint_config(RunConfig& config, const std::map<std::string, std::
   // These two say how the run begins.
   saved.vlm_checkpoint_path = config.vlm.vlm_checkpoint_path;
   saved.vlm_load_backbone_weights = config.vlm.vlm_load_backbone_weights;
+  // And this one what its model is to be called.
+  if (given.contains("hf_repo_name") || config.vlm.hf_repo_name != VLMConfig().hf_repo_name)
+    saved.hf_repo_name = config.vlm.hf_repo_name;
 
   const auto asked_json = nlohmann::json::parse(to_json_text(config.vlm));
   const auto saved_json = nlohmann::json::parse(to_json_text(saved)),
@@ -57,7 +60,11 @@ void take_checkpoint_config(RunConfig& config, const std::map<std::string, std::
 }
 
 VisionLanguageModel starting_model(const RunConfig& config, const Device& device, std::vector<std::string>& warnings) {
-  if (config.train.resume_from_vlm_checkpoint) return load_checkpoint(config.checkpoint, device, warnings);
+  if (config.train.resume_from_vlm_checkpoint) {
+    VisionLanguageModel model = load_checkpoint(config.checkpoint, device, warnings);
+    model.config.hf_repo_name = config.vlm.hf_repo_name;
+    return model;
+  }
   const auto seed = static_cast<uint64_t>(config.train.seed);
   VisionLanguageModel model(config.vlm, device);
   model.initialise(seed, config.train.init == "balanced" ? Init::balanced : Init::nanovlm);

@@ -14,7 +14,8 @@ namespace nanovlm::training {
 void find_backbones(RunConfig& config);
 
 // Where the run resumes from a checkpoint, finds its folder and takes its config.json over into config.vlm, whose other
-// values, of a file, have no effect: a warning names them. UsageError: a flag among `given` says another value.
+// values, of a file, have no effect: a warning names them. UsageError: a flag among `given` says another value. Only
+// hf_repo_name, which is no property of the weights, may be another.
 void take_checkpoint_config(RunConfig& config, const std::map<std::string, std::string>& given);
 
 // The checkpoint that it resumes from, or a drawn model with its backbones' weights.
