@@ -18,9 +18,9 @@ int main(int argc, char** argv) {
   return line.run(argc, argv, [&] {
     const GgufFile file = GgufFile::open(gguf);
     // All of the file is checked before any of it is written.
-    check_language_model(file);
+    const GgufLanguageModel model(file);
     const auto tokenizer = tokenizer_files(file);
-    write_language_model(file, folder);
+    model.write(folder);
     for (const auto& [name, contents] : tokenizer)
       write_file((std::filesystem::path(folder) / name).string(), contents);
     std::cout << folder << ": " << file.entries().size() << " tensors, " << file.strings("tokenizer.ggml.tokens").size()

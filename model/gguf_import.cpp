@@ -131,36 +131,34 @@ void check_rope(const GgufFile& gguf) {
 
 }  // namespace
 
-void check_language_model(const GgufFile& gguf) {
+GgufLanguageModel::GgufLanguageModel(const GgufFile& gguf) : gguf_(gguf) {
   const std::string& architecture = gguf.string("general.architecture");
   check(architecture == "llama", gguf.path(), ": general.architecture: expected llama, found ", architecture);
   check_heads(gguf);
   check_rope(gguf);
-  check_tensors(gguf, expected_tensors(gguf));
-  llama_config(gguf);  // Error: a setting that it lacks
+  const Tensors expected = expected_tensors(gguf);
+  check_tensors(gguf, expected);
+  for (const auto& [name, tensor] : expected) names_[name] = tensor.theirs;
+  config_ = llama_config(gguf).dump(2) + "\n";
 }
 
-void write_language_model(const GgufFile& gguf, const std::string& folder) {
-  check_language_model(gguf);
-  const Tensors expected = expected_tensors(gguf);
-  const int64_t width = gguf.integer("llama.embedding_length");
-  const nlohmann::json config = llama_config(gguf);
-
+void GgufLanguageModel::write(const std::string& folder) const {
+  const int64_t width = gguf_.integer("llama.embedding_length");
   const Device host = Device::open("cpu");
   std::vector<std::pair<std::string, Tensor>> tensors;
-  for (const auto& [name, entry] : gguf.entries()) {
-    const std::string& theirs = expected.at(name).theirs;
-    std::vector<float> values = gguf.read_f32(name);
+  for (const auto& [name, entry] : gguf_.entries()) {
+    const std::string& theirs = names_.at(name);
+    std::vector<float> values = gguf_.read_f32(name);
     for (const auto& [part, key] :
          {std::pair{"q_proj", "llama.attention.head_count"}, {"k_proj", "llama.attention.head_count_kv"}})
-      if (theirs.find(part) != theirs.npos) values = in_halves(values, gguf.integer(key), width);
+      if (theirs.find(part) != theirs.npos) values = in_halves(values, gguf_.integer(key), width);
     tensors.emplace_back(theirs, from_host(std::vector<bf16>(values.begin(), values.end()), entry.shape, host));
   }
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   check(!error, folder, ": can't be created: ", error.message());
   write_safetensors((std::filesystem::path(folder) / "model.safetensors").string(), tensors);
-  write_file((std::filesystem::path(folder) / "config.json").string(), config.dump(2) + "\n");
+  write_file((std::filesystem::path(folder) / "config.json").string(), config_);
 }
 
 }  // namespace nanovlm

@@ -89,7 +89,7 @@ TEST_CASE("metadata of every kind is read, and a wrong request says what is ther
 TEST_CASE("a GGUF model becomes the folder that transformers would have saved") {
   const Folder folder;
   const GgufFile gguf = GgufFile::open(kTiny);
-  write_language_model(gguf, folder.path());
+  GgufLanguageModel(gguf).write(folder.path());
   for (const auto& [name, contents] : tokenizer_files(gguf)) folder.write(name, contents);
 
   const SafetensorsFile ours = SafetensorsFile::open(folder.file("model.safetensors"));
@@ -206,7 +206,7 @@ std::string refusal_of(const std::string& bytes) {
   folder.write("f", bytes);
   const std::string message = message_of([&] {
     const GgufFile gguf = GgufFile::open(folder.file("f"));
-    check_language_model(gguf);
+    const GgufLanguageModel model(gguf);
     tokenizer_files(gguf);
   });
   const std::string place = folder.file("f") + ": ";
@@ -276,13 +276,13 @@ TEST_CASE("a file of another model or tokenizer is refused by name") {
 TEST_CASE("a setting of many digits keeps them") {
   const Folder folder;
   folder.write("f", with_value(bytes_of(kTiny), "llama.rope.freq_base", le(1234567.0f)));
-  write_language_model(GgufFile::open(folder.file("f")), folder.file("new/folder"));
+  GgufLanguageModel(GgufFile::open(folder.file("f"))).write(folder.file("new/folder"));
   CHECK(nlohmann::json::parse(bytes_of(folder.file("new/folder/config.json"))).at("rope_theta") == 1234567.0);
 }
 
 TEST_CASE("a file that is refused leaves no folder") {
   const Folder folder;
   folder.write("f", with_value(bytes_of(kTiny), "llama.block_count", le(uint32_t{2})));
-  CHECK_THROWS_AS(write_language_model(GgufFile::open(folder.file("f")), folder.file("new")), Error);
+  CHECK_THROWS_AS(GgufLanguageModel(GgufFile::open(folder.file("f"))).write(folder.file("new")), Error);
   CHECK_FALSE(std::filesystem::exists(folder.file("new")));
 }
