@@ -101,7 +101,7 @@ CachingAllocator::Source DeviceContext::segments() const {
                 return nullptr;  // the allocator says what was asked and who has the rest
               }
             },
-            [from](void* p, size_t) { from->free(p); }};
+            [from](void* p, size_t) { from->free(p); }, [from] { return from->free_bytes(); }};
 #endif
 #if defined(NANOVLM_CUDA_KERNELS)
   // A block may be used again while kernels that were launched before still run: one stream keeps them in order.

@@ -19,6 +19,11 @@
 #else
 #include "kernels/simt/ptx.h"
 #include "kernels/simt/words.h"
+#if defined(NANOVLM_STAND_IN)
+#include "kernels/stand_in/launch.h"
+#else
+#include "kernels/simt/launch.h"
+#endif
 #endif
 
 namespace nanovlm::kernels::inline NANOVLM_WORDS {

@@ -8,9 +8,12 @@
 #include "kernels/types.h"
 
 // What kernel files share is compiled twice, by nvcc and for the executor on the host, and both end up in one program.
-// Each has an inline namespace of its own, or the linker would take one's functions for the other's.
+// Each has an inline namespace of its own, or the linker would take one's functions for the other's. So has the third
+// compilation, for the cuda device's tests without a GPU (kernels/stand_in/).
 #if defined(__CUDACC__)
 #define NANOVLM_WORDS cuda_words
+#elif defined(NANOVLM_STAND_IN)
+#define NANOVLM_WORDS stand_in_words
 #else
 #define NANOVLM_WORDS simt_words
 #endif

@@ -180,3 +180,16 @@ TEST_CASE("patches without pixels or channels are refused") {
   CHECK_THROWS_WITH(embed({5, 3, 0, 0}), contains("weight is [5, 3, 0, 0]"));
   CHECK_THROWS_WITH(embed({0, 3, 4, 4}), contains("weight is [0, 3, 4, 4]"));
 }
+
+TEST_CASE("a dtype that kernels do not know is refused with operation, operand, shape and what is supported") {
+  const Tensor x = numbers({1, 2, 3, 4}), rows = view(x, {2, 2});
+  CHECK_THROWS_WITH(gelu(x), "gelu: x is [4] i32, but must be f32 or bf16");
+  CHECK_THROWS_WITH(scale(x, 2.0f), contains("scale: x is [4] i32"));
+  CHECK_THROWS_WITH(cast(x, f32), contains("cast: x is [4] i32"));
+  CHECK_THROWS_WITH(cast(ones({3}), DType::i32), "cast: the result of x [3] is to be i32, but must be f32 or bf16");
+  CHECK_THROWS_WITH(rms_norm({ones({2, 2}), {}}, ones({2}), 1e-5f, DType::i32),
+                    contains("rms_norm: the result of x [2, 2]"));
+  CHECK_THROWS_WITH(swiglu(rows, rows), contains("swiglu: gate is [2, 2] i32"));
+  CHECK_THROWS_WITH(attention(rows, rows, rows, {1, 1, 2}, {numbers({0, 2}), 2, {}, {}}, {}, true),
+                    contains("attention: q is [2, 2] i32"));
+}

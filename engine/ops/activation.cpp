@@ -8,6 +8,7 @@ namespace nanovlm {
 
 Tensor gelu(const Tensor& x) {
   check_contiguous("gelu", {{"x", x}});
+  check_float("gelu", {{"x", x}});
   const auto forward = [](const Tensor& x) {
     Tensor y = empty_like(x);
     on(x.device(), "gelu", [&](auto backend, Stream stream) {
@@ -66,6 +67,7 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
   check(gate.rank() == 2 && gate.shape() == up.shape() && gate.dtype() == up.dtype(), "swiglu: gate is ", gate.shape(),
         " ", gate.dtype(), ", but up is ", up.shape(), " ", up.dtype());
   check_contiguous("swiglu", {{"gate", gate}, {"up", up}});
+  check_float("swiglu", {{"gate", gate}, {"up", up}});
   const Gated kept = {gate.detach(), up.detach()};
   Tensor y = kept.forward();
   y.set_recipe([=] { return kept.forward(); });
@@ -79,6 +81,7 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
 Tensor swiglu(const Tensor& gate_up) {
   check(gate_up.rank() == 2 && gate_up.size(1) % 2 == 0, "swiglu: gate | up is ", gate_up.shape());
   check_contiguous("swiglu", {{"gate | up", gate_up}});
+  check_float("swiglu", {{"gate | up", gate_up}});
   const Tensor::Recipe saved = gate_up.recipe();
   Tensor y = halves(gate_up.detach()).forward();
   y.set_recipe([=] { return halves(saved()).forward(); });

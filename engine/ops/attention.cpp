@@ -112,6 +112,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, Heads heads,
   check(k.dtype() == q.dtype() && v.dtype() == q.dtype(), "attention: k is ", k.dtype(), " and v ", v.dtype(),
         ", but q is ", q.dtype());
   check_contiguous("attention", {{"q", q}, {"k", k}, {"v", v}});  // their gradients get the same strides
+  check_float("attention", {{"q", q}});
   const Views in = {q.detach(), k.detach(), v.detach()};
   const Result result = forward(in.q, in.k, in.v, heads, segments, rope, causal);
   return record("attention", result.o, {q, k, v}, [=](const Tensor& dy, const Needs&) -> Gradients {
@@ -125,6 +126,7 @@ Tensor attention(const Tensor& qkv, Heads heads, const Segments& segments, const
   check(qkv.rank() == 2 && qkv.size(1) == (heads.H + 2 * heads.G) * heads.D, "attention: qkv is ", qkv.shape(), " for ",
         heads.H, " + 2 x ", heads.G, " heads of ", heads.D);
   check_contiguous("attention", {{"q | k | v", qkv}});
+  check_float("attention", {{"q | k | v", qkv}});
   const Tensor kept = qkv.detach();
   const Views in = split(kept, heads);
   const Result result = forward(in.q, in.k, in.v, heads, segments, rope, causal);
@@ -138,6 +140,7 @@ Tensor attention(const Tensor& qkv, Heads heads, const Segments& segments, const
 Tensor rope(const Tensor& x, int H, int D, const RopeTable& table, const Tensor& positions) {
   check(x.rank() == 2 && x.size(1) == H * D && D % 2 == 0, "rope: x is ", x.shape(), " for ", H, " heads of ", D);
   check_contiguous("rope", {{"x", x}});
+  check_float("rope", {{"x", x}});
   check_rope("rope", table, D);
   check_positions("rope", positions, x.size(0));
   Tensor y = empty_like(x);
@@ -161,6 +164,7 @@ Tensor attention_decode(const Tensor& q, const Tensor& k, const Tensor& v, Heads
   check(lengths.shape() == Shape{q.size(0)} && lengths.dtype() == DType::i32, "attention_decode: lengths is ",
         lengths.shape(), " ", lengths.dtype(), ", but must be [", q.size(0), "] i32");
   check_contiguous("attention_decode", {{"q", q}, {"k", k}, {"v", v}, {"lengths", lengths}});
+  check_float("attention_decode", {{"q", q}});
   Tensor o = empty_like(q);
   on(q.device(), "attention_decode", [&](auto backend, Stream stream) {
     kernels::attention_decode(

@@ -8,6 +8,8 @@ namespace nanovlm {
 Tensor cast(const Tensor& x, DType dtype) {
   if (x.dtype() == dtype) return x;
   check_contiguous("cast", {{"x", x}});
+  check_float("cast", {{"x", x}});
+  check_float_result("cast", x, dtype);
   Tensor y = empty(x.shape(), dtype, x.device());
   on(x.device(), "cast", [&](auto backend, Stream stream) {
     kernels::cast(backend, {x.data(), y.data(), x.numel(), x.dtype(), dtype}, stream);
@@ -31,6 +33,7 @@ Tensor unit_range(const Tensor& pixels) {
 
 Tensor scale(const Tensor& x, float factor) {
   check_contiguous("scale", {{"x", x}});
+  check_float("scale", {{"x", x}});
   Tensor y = empty_like(x);
   on(x.device(), "scale", [&](auto backend, Stream stream) {
     kernels::scale(backend, {x.data(), y.data(), x.numel(), factor, nullptr, x.dtype()}, stream);
@@ -43,6 +46,7 @@ Tensor add(const Residual& input) {
   if (!delta.defined()) return x;
   check(x.shape() == delta.shape(), "add: x is ", x.shape(), ", but delta is ", delta.shape());
   check_contiguous("add", {{"x", x}, {"delta", delta}});
+  check_float("add", {{"x", x}, {"delta", delta}});
   Tensor y = empty_like(x);
   on(x.device(), "add", [&](auto backend, Stream stream) {
     kernels::add(backend, {x.data(), delta.data(), y.data(), x.numel(), x.dtype(), delta.dtype(), y.dtype()}, stream);

@@ -6,12 +6,13 @@
 namespace nanovlm {
 namespace {
 
-void check_norm(const char* op, const Residual& input, const Tensor& weight) {
+void check_norm(const char* op, const Residual& input, const Tensor& weight, DType dtype) {
   const auto& [x, delta] = input;
   check(x.rank() == 2 && x.dtype() == DType::f32, op, ": x is ", x.shape(), " ", x.dtype(), ", but must be [R, C] f32");
   check(weight.shape() == Shape{x.size(1)}, op, ": weight is ", weight.shape(), ", but x is ", x.shape());
   check(!delta.defined() || delta.shape() == x.shape(), op, ": delta is ", delta.shape(), ", but x is ", x.shape());
   check_contiguous(op, {{"x", x}, {"delta", delta}, {"weight", weight}});
+  check_float_result(op, x, dtype);
 }
 
 // dx for x, and the same numbers rounded for delta, where they are wanted.
@@ -37,7 +38,7 @@ float* f32_or_null(const Tensor& x) { return x.defined() ? x.f32() : nullptr; }
 }  // namespace
 
 Normed rms_norm(const Residual& input, const Tensor& weight, float eps, DType dtype) {
-  check_norm("rms_norm", input, weight);
+  check_norm("rms_norm", input, weight, dtype);
   const auto& [x, delta] = input;
   const int64_t R = x.size(0), C = x.size(1);
   const Device device = x.device();
@@ -80,7 +81,7 @@ Normed rms_norm(const Residual& input, const Tensor& weight, float eps, DType dt
 }
 
 Normed layer_norm(const Residual& input, const Tensor& weight, const Tensor& bias, float eps, DType dtype) {
-  check_norm("layer_norm", input, weight);
+  check_norm("layer_norm", input, weight, dtype);
   check(bias.shape() == weight.shape(), "layer_norm: bias is ", bias.shape(), ", but weight is ", weight.shape());
   check_contiguous("layer_norm", {{"bias", bias}});
   const auto& [x, delta] = input;

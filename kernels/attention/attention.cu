@@ -81,9 +81,12 @@ void attention(ThisBackend, const Attention& a, Stream stream) {
   const AttentionShape& shape = a.shape;
   const int64_t items = shape.longest * (shape.H / shape.G);
   if (items == 0) return;
-  if (a.kernel && takes("attention", a.kernel, "wgmma", fits_wgmma(a))) return launch_wgmma(a, stream);
-  if (takes("attention", a.kernel, "whole", fits_one_block(a))) return launch_in_one_block(a, stream);
-  if (takes("attention", a.kernel, "mma", for_tensor_cores(a))) return launch_on_tensor_cores(a, stream);
+  if (a.kernel && takes("attention", a.kernel, "wgmma", shape, fits_wgmma(a), kWgmmaDoes))
+    return launch_wgmma(a, stream);
+  if (takes("attention", a.kernel, "whole", shape, fits_one_block(a), kWholeDoes))
+    return launch_in_one_block(a, stream);
+  if (takes("attention", a.kernel, "mma", shape, for_tensor_cores(a), kMmaDoes))
+    return launch_on_tensor_cores(a, stream);
   const int warps = static_cast<int>(std::min<int64_t>(kMaxWarps, ceil_div(items, kOwnRows)));
   const int64_t tiles = ceil_div(items, warps * kOwnRows);
   with_float(shape.dtype, [&]<class T>(Type<T>) {

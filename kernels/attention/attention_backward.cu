@@ -198,9 +198,11 @@ void attention_backward(ThisBackend, const AttentionBackward& a, Stream stream) 
   const AttentionShape& shape = a.shape;
   if (shape.longest == 0) return;
   const int64_t items = shape.longest * (shape.H / shape.G), pairs = shape.S * shape.G;
-  if (takes("attention_backward", a.kernel, "whole", fits_one_block(a))) return launch_in_one_block(a, stream);
-  const bool mma = takes("attention_backward", a.kernel, "mma", for_tensor_cores(a));
-  if (!mma && takes("attention_backward", a.kernel, "fma_whole", fma_fits_one_block(shape, stream)))
+  if (takes("attention_backward", a.kernel, "whole", shape, fits_one_block(a), kWholeBackwardDoes))
+    return launch_in_one_block(a, stream);
+  const bool mma = takes("attention_backward", a.kernel, "mma", shape, for_tensor_cores(a), kMmaDoes);
+  if (!mma &&
+      takes("attention_backward", a.kernel, "fma_whole", shape, fma_fits_one_block(shape, stream), kFmaWholeDoes))
     return launch_fma_in_one_block(a, stream);
   Scratch deltas("attention_backward", stream, shape.R * shape.H * int64_t{sizeof(float)});
   if (mma) return launch_on_tensor_cores(a, deltas.floats(), stream);

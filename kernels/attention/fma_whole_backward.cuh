@@ -266,6 +266,8 @@ auto with_few_quads(int D, const F& f) {
   return D <= 32 ? f(std::integral_constant<int, 2>{}) : f(std::integral_constant<int, 4>{});
 }
 
+constexpr const char* kFmaWholeDoes =
+    "heads of size up to 64, segments of up to 256 rows where shared memory holds them";
 // As far as shared memory goes.
 inline bool fma_fits_one_block(const AttentionShape& shape, Stream stream) {
   const int64_t warps = ceil_div(shape.longest, kWarpKeys);

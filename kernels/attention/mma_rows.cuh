@@ -141,6 +141,7 @@ __device__ inline float row_max(float x) {
 inline bool aligned_rows(const void* x, int64_t stride) {
   return reinterpret_cast<uintptr_t>(x) % 16 == 0 && stride % 8 == 0;
 }
+constexpr const char* kMmaDoes = "bf16 heads of size 32, 64 and 128, rows at 16-byte addresses";
 inline bool for_tensor_cores(const AttentionShape& a) {
   return a.dtype == DType::bf16 && (a.D == 32 || a.D == 64 || a.D == 128) && aligned_rows(a.cos, 0) &&
          aligned_rows(a.sin, 0);

@@ -256,6 +256,10 @@ __global__ void __launch_bounds__(kWholeWarps* kWarp, 3)
     make_dq<D>(a, at, first, second);
 }
 
+static_assert(kWholeRows == 256 && kMmaRows == 16);
+constexpr const char* kWholeBackwardDoes =
+    "bf16 heads of size 32 and 64, rows at 16-byte addresses, segments of up to 256 rows, up to 16 query heads a "
+    "key/value head";
 inline bool fits_one_block(const AttentionBackward& a) {
   return for_tensor_cores(a) && a.shape.D <= 64 && a.shape.longest <= kWholeRows &&
          a.shape.H / a.shape.G * kMmaRows <= kWholeRows;

@@ -97,6 +97,9 @@ __global__ void __launch_bounds__(kWholeForwardWarps* kWarp, 3) attention_whole_
 
 constexpr int64_t kWholeKeys = 256;  // at most
 
+static_assert(kWholeKeys == 256);
+constexpr const char* kWholeDoes =
+    "bf16 heads of size 32 and 64, rows at 16-byte addresses, segments of up to 256 rows";
 inline bool fits_one_block(const Attention& a) {
   return for_tensor_cores(a) && a.shape.D <= 64 && a.shape.longest <= kWholeKeys;
 }

@@ -70,13 +70,21 @@ __device__ inline unsigned visible_bits(const AttentionShape& a, int row, int en
   return a.key_mask ? __ballot_sync(kFullMask, mine < end && a.key_mask[mine]) : bits_below(end, row);
 }
 
-// Whether the kernel `name` is the one to take: the one asked for, or any that can do the shape where none is.
-inline bool takes(const char* operation, const char* asked, const char* name, bool can) {
+inline std::string describe(const AttentionShape& a) {
+  return std::to_string(a.S) + " segments of up to " + std::to_string(a.longest) + " rows, " + std::to_string(a.H) +
+         " query and " + std::to_string(a.G) + " key/value heads of size " + std::to_string(a.D) + ", " +
+         name_of(a.dtype);
+}
+
+// Whether the kernel `name` is the one to take: the one asked for, or any that can do the shape where none is. `does`
+// says what it can do.
+inline bool takes(const char* operation, const char* asked, const char* name, const AttentionShape& shape, bool can,
+                  const char* does) {
   if (!asked) return can;
   if (std::string(asked) != name) return false;
   if (!can)
-    throw std::invalid_argument(std::string(operation) + ": kernel \"" + name +
-                                "\" does not do this dtype, head size, alignment or length of segments");
+    throw std::invalid_argument(std::string(operation) + ": kernel \"" + name + "\" does " + does + "; asked for " +
+                                describe(shape));
   return true;
 }
 

@@ -184,6 +184,9 @@ __global__ void __launch_bounds__(kWgmmaThreads, kMostKeys <= 128 ? 4 : 3) atten
   }
 }
 
+static_assert(kWgmmaKeys == 208);
+constexpr const char* kWgmmaDoes =
+    "bf16 heads of size 64, rows at 16-byte addresses, segments of up to 208 rows, on sm_90a";
 inline bool fits_wgmma(const Attention& a) {
   return for_tensor_cores(a) && a.shape.D == kWgmmaD && a.shape.longest <= kWgmmaKeys && hopper();
 }

@@ -43,8 +43,4 @@ CublasLt::CublasLt() {
   find(library, "cublasLtMatmulAlgoCheck", algo_check);
 }
 
-void CublasLt::check(cublasStatus_t status, const std::string& what) const {
-  if (status != CUBLAS_STATUS_SUCCESS) throw std::runtime_error(what + ": cuBLASLt says: " + status_string(status));
-}
-
 }  // namespace nanovlm::cuda

@@ -4,6 +4,8 @@
 // so one binary runs on machines without the CUDA toolkit (on cpu), and a toolkit whose libraries lie in no standard
 // place is found where the build saw it. The runtime library is linked statically for the same reason.
 #pragma once
+#include <memory>
+#include <stdexcept>
 #include <string>
 
 #include <cublasLt.h>
@@ -29,7 +31,23 @@ struct CublasLt {
   decltype(&cublasLtMatmulAlgoCheck) algo_check;
 
   // Throws where a call failed; `what` names it.
-  void check(cublasStatus_t status, const std::string& what) const;
+  void check(cublasStatus_t status, const std::string& what) const {
+    if (status != CUBLAS_STATUS_SUCCESS) throw std::runtime_error(what + ": cuBLASLt says: " + status_string(status));
+  }
 };
+
+// What the library makes, given back to it: kDestroy is one of its functions above.
+template <auto kDestroy>
+struct Destroy {
+  const CublasLt* library;
+  template <class Opaque>
+  void operator()(Opaque* it) const {
+    (library->*kDestroy)(it);
+  }
+};
+using LtHandle = std::unique_ptr<cublasLtContext, Destroy<&CublasLt::destroy>>;
+using LtDesc = std::unique_ptr<cublasLtMatmulDescOpaque_t, Destroy<&CublasLt::desc_destroy>>;
+using LtLayout = std::unique_ptr<cublasLtMatrixLayoutOpaque_t, Destroy<&CublasLt::layout_destroy>>;
+using LtPreference = std::unique_ptr<cublasLtMatmulPreferenceOpaque_t, Destroy<&CublasLt::preference_destroy>>;
 
 }  // namespace nanovlm::cuda

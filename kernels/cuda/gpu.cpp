@@ -84,8 +84,8 @@ Gpu::Gpu(const Options& options) : options_(options), launches_(std::make_unique
   const std::string reason = why_absent();
   if (!reason.empty()) throw std::runtime_error("device cuda: " + reason);
   check(cudaSetDevice(0), "device cuda");
-  check(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking), "device cuda: a stream");
-  check(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking), "device cuda: a stream");
+  compute_ = make_stream();
+  copies_ = make_stream();
   take_scratch = [this](size_t bytes) {
     void* memory = take(bytes);
     if (!memory) throw std::runtime_error("device cuda: no " + std::to_string(bytes) + " bytes of scratch memory");
@@ -94,13 +94,14 @@ Gpu::Gpu(const Options& options) : options_(options), launches_(std::make_unique
   give_back_scratch = [this](void* memory) { give_back(memory); };
 }
 
-Gpu::~Gpu() {
-  cudaStreamSynchronize(compute_);
-  products_.reset();
-  staging_.reset();
-  cudaStreamDestroy(copies_);
-  cudaStreamDestroy(compute_);
+Gpu::~Gpu() { cudaStreamSynchronize(compute_.get()); }
+
+Gpu::OwnStream Gpu::make_stream() {
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "device cuda: a stream");
+  return OwnStream(stream);
 }
+void Gpu::DestroyStream::operator()(CUstream_st* stream) const { cudaStreamDestroy(stream); }
 
 std::string Gpu::name() const {
   cudaDeviceProp device{};
@@ -135,21 +136,21 @@ int64_t Gpu::free_bytes() const {
 }
 
 void Gpu::upload(void* to, const void* from, size_t bytes) {
-  if (!staging_) staging_ = std::make_unique<Staging>(compute_, copies_);
+  if (!staging_) staging_ = std::make_unique<Staging>(compute_.get(), copies_.get());
   staging_->upload(to, from, bytes);
 }
 
 void Gpu::download(void* to, const void* from, size_t bytes) {
-  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, compute_), "download");
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, compute_.get()), "download");
   synchronise("download");
 }
 
 void Gpu::copy(void* to, const void* from, size_t bytes) {
-  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, compute_), "copy");
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, compute_.get()), "copy");
 }
 
 void Gpu::synchronise(const char* operation) {
-  const cudaError_t error = cudaStreamSynchronize(compute_);
+  const cudaError_t error = cudaStreamSynchronize(compute_.get());
   if (error == cudaSuccess) {
     *launches_ = {};
     return;
@@ -190,7 +191,8 @@ void Gpu::note(const Launch& launch) {
   if (launches_->newest.size() > kLaunchesNamed) launches_->newest.pop_back();
   if (refused != cudaSuccess) fail(describe(launch), cudaGetErrorString(refused));
   if (!options_.synchronous) return;
-  if (const cudaError_t error = cudaStreamSynchronize(compute_); error != cudaSuccess) check(error, describe(launch));
+  if (const cudaError_t error = cudaStreamSynchronize(compute_.get()); error != cudaSuccess)
+    check(error, describe(launch));
 }
 
 void Gpu::launched(const char* name, const kernels::LaunchShape& shape) { note(KernelLaunch{name, shape}); }

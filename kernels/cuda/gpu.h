@@ -68,7 +68,7 @@ class Gpu {
   Products& products();
 
   // What launch() in words.cuh needs.
-  CUstream_st* compute_stream() const { return compute_; }
+  CUstream_st* compute_stream() const { return compute_.get(); }
   int64_t shared_limit() const;  // bytes of shared memory that a block may have
   void allow_shared_memory(const void* kernel, const char* name, const kernels::LaunchShape& shape);
   // Called after each launch. Throws where it was refused, or where an earlier one is found to have failed: which of
@@ -84,8 +84,14 @@ class Gpu {
   void note(const Launch& launch);
   [[noreturn]] void fail(const std::string& operation, const char* said) const;
 
+  struct DestroyStream {
+    void operator()(CUstream_st* stream) const;
+  };
+  using OwnStream = std::unique_ptr<CUstream_st, DestroyStream>;
+  static OwnStream make_stream();
+
   Options options_;
-  CUstream_st *compute_ = nullptr, *copies_ = nullptr;
+  OwnStream compute_, copies_;
   std::unique_ptr<Launches> launches_;
   std::unique_ptr<Staging> staging_;
   std::unique_ptr<Products> products_;

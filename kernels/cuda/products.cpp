@@ -16,8 +16,8 @@ constexpr size_t kWorkspace = size_t{32} << 20;      // what the manual advises 
 constexpr int kCandidates = 16, kTimed = 4;          // algorithms of a shape; launches of each
 constexpr int64_t kLargestTrial = int64_t{2} << 30;  // bytes of operands; larger products are not measured
 constexpr size_t kPattern = size_t{1} << 20;
-constexpr int64_t kSampledRows = 31;
-constexpr size_t kKept = 512;  // prepared forms: training with packed rows meets a few in every batch
+constexpr int64_t kSampledRows = 31;  // one in so many is compared at least: each tile of any algorithm has some
+constexpr size_t kKept = 512;         // prepared forms: training with packed rows meets a few in every batch
 
 cudaDataType_t type_of(DType dtype) { return dtype == DType::f32 ? CUDA_R_32F : CUDA_R_16BF; }
 
@@ -50,6 +50,10 @@ int64_t rounded_up(int64_t size) {
   return ceil_div(size, step) * step;
 }
 
+// How many numbers of a result show that its sums were made in another order. That changes the last bits of about every
+// second fp32 number, but only one bf16 number in some ten thousand.
+int64_t telling_numbers(DType out) { return out == DType::f32 ? 1 << 8 : 1 << 18; }
+
 }  // namespace
 
 std::string describe_product(int64_t M, int64_t N, int64_t K, DType in, DType out) {
@@ -81,7 +85,9 @@ Products::Form Products::rounded_up(const Form& form) {
 // bias runs along its rows, as does the bias gradient.
 struct Products::Prepared {
   Prepared(const CublasLt& cublaslt, const Form& form) : library(cublaslt), form(form) {
-    library.check(library.desc_create(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "matmul");
+    cublasLtMatmulDesc_t made = nullptr;
+    library.check(library.desc_create(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F), "matmul");
+    product = LtDesc(made, {&library});
     set(CUBLASLT_MATMUL_DESC_TRANSA, form.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(CUBLASLT_MATMUL_DESC_TRANSB, form.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(CUBLASLT_MATMUL_DESC_EPILOGUE, form.epilogue);
@@ -94,11 +100,6 @@ struct Products::Prepared {
     b = layout(form.transpose_a ? form.M : form.K, form.transpose_a ? form.K : form.M, form.in);
     c = layout(form.N, form.M, form.out);
   }
-  ~Prepared() {
-    for (const cublasLtMatrixLayout_t matrix : {a, b, c})
-      if (matrix) library.layout_destroy(matrix);
-    library.desc_destroy(product);
-  }
   Prepared(const Prepared&) = delete;
   Prepared& operator=(const Prepared&) = delete;
 
@@ -109,20 +110,20 @@ struct Products::Prepared {
 
   template <class T>
   void set(cublasLtMatmulDescAttributes_t attribute, const T& value) {
-    library.check(library.desc_set(product, attribute, &value, sizeof value), "matmul");
+    library.check(library.desc_set(product.get(), attribute, &value, sizeof value), "matmul");
   }
-  cublasLtMatrixLayout_t layout(int64_t rows, int64_t columns, DType dtype) const {
+  LtLayout layout(int64_t rows, int64_t columns, DType dtype) const {
     cublasLtMatrixLayout_t matrix = nullptr;
     library.check(library.layout_create(&matrix, type_of(dtype), static_cast<uint64_t>(rows),
                                         static_cast<uint64_t>(columns), rows),
                   "matmul");
-    return matrix;
+    return LtLayout(matrix, {&library});
   }
 
   const CublasLt& library;
   Form form;
-  cublasLtMatmulDesc_t product = nullptr;
-  cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
+  LtDesc product;
+  LtLayout a, b, c;
   std::optional<cublasLtMatmulAlgo_t> algorithm;  // none: the library has none for this form
 };
 
@@ -134,30 +135,29 @@ struct Products::Operands {
         b(filled(form.K * form.N * size_of(form.in), form.in)),
         c(filled(form.M * form.N * size_of(form.out), form.out)),
         bias(filled(form.N * size_of(form.out), form.out)) {
-    for (Result* result : {&favourite, &other}) {
-      result->d = gpu.take(static_cast<size_t>(form.M * form.N * size_of(form.out)));
-      if (has_x(form.epilogue)) result->x = filled(form.M * form.N * size_of(form.out), form.out);
-    }
     complete = a && b && c && bias;
-    for (const Result& result : {favourite, other})
-      complete = complete && result.d && (result.x || !has_x(form.epilogue));
+    for (Result* result : {&favourite, &other}) {
+      result->d = taken(form.M * form.N * size_of(form.out));
+      if (has_x(form.epilogue)) result->x = filled(form.M * form.N * size_of(form.out), form.out);
+      complete = complete && result->d && (result->x || !has_x(form.epilogue));
+    }
   }
-  ~Operands() {
-    for (void* memory : {a, b, c, bias, favourite.d, favourite.x, other.d, other.x}) gpu.give_back(memory);
-  }
-  Operands(const Operands&) = delete;
-  Operands& operator=(const Operands&) = delete;
 
   // What is compared: x is written by GELU, and its gradient reads the same numbers from either.
   struct Result {
-    void *d = nullptr, *x = nullptr;
+    GpuMemory d, x;
   };
-  Addresses into(const Result& result) const { return {a, b, c, result.d, bias, result.x}; }
+  Addresses into(const Result& result) const {
+    return {a.get(), b.get(), c.get(), result.d.get(), bias.get(), result.x.get()};
+  }
 
-  void* filled(int64_t bytes, DType dtype) const {
+  GpuMemory taken(int64_t bytes) const { return GpuMemory(gpu.take(static_cast<size_t>(bytes)), {&gpu}); }
+
+  GpuMemory filled(int64_t bytes, DType dtype) const {
     const size_t size = static_cast<size_t>(bytes), known = std::min(size, kPattern);
-    char* memory = static_cast<char*>(gpu.take(size));
-    if (!memory) return nullptr;
+    GpuMemory owned = taken(bytes);
+    if (!owned) return owned;
+    char* const memory = static_cast<char*>(owned.get());
     std::mt19937 random(1);
     std::vector<char> pattern(known);
     for (size_t i = 0; i + 4 <= known; i += 4) {
@@ -171,26 +171,24 @@ struct Products::Operands {
       check(cudaMemcpyAsync(memory + at, memory, std::min(known, size - at), cudaMemcpyDeviceToDevice,
                             gpu.compute_stream()),
             "matmul");
-    return memory;
+    return owned;
   }
 
   Gpu& gpu;
-  void *a, *b, *c, *bias;
+  GpuMemory a, b, c, bias;
   Result favourite, other;
   bool complete;  // there was memory for all
 };
 
 Products::Products(Gpu& gpu) : gpu_(gpu) {
-  library_.check(library_.create(&handle_), "device cuda: cuBLASLt");
-  workspace_ = gpu_.take(kWorkspace);
+  cublasLtHandle_t handle = nullptr;
+  library_.check(library_.create(&handle), "device cuda: cuBLASLt");
+  handle_ = LtHandle(handle, {&library_});
+  workspace_ = GpuMemory(gpu_.take(kWorkspace), {&gpu_});
   if (!workspace_) throw std::runtime_error("device cuda: no 32 MiB for the workspace of matrix products");
 }
 
-Products::~Products() {
-  prepared_.clear();
-  gpu_.give_back(workspace_);
-  library_.destroy(handle_);
-}
+Products::~Products() = default;
 
 void Products::run(const kernels::Matmul& a) {
   if (!run(a, {}))
@@ -210,8 +208,9 @@ bool Products::run(const kernels::Matmul& a, const Epilogue& epilogue) {
 cublasStatus_t Products::launch(Prepared& product, const Addresses& on, const cublasLtMatmulAlgo_t& algorithm) const {
   const float one = 1, beta = product.form.accumulate ? 1 : 0;
   product.set_epilogue(on.bias, on.x);
-  return library_.matmul(handle_, product.product, &one, on.b, product.a, on.a, product.b, &beta, on.c, product.c, on.d,
-                         product.c, &algorithm, workspace_, kWorkspace, gpu_.compute_stream());
+  return library_.matmul(handle_.get(), product.product.get(), &one, on.b, product.a.get(), on.a, product.b.get(),
+                         &beta, on.c, product.c.get(), on.d, product.c.get(), &algorithm, workspace_.get(), kWorkspace,
+                         gpu_.compute_stream());
 }
 
 Products::Prepared& Products::prepared(const Form& form) {
@@ -221,10 +220,11 @@ Products::Prepared& Products::prepared(const Form& form) {
   if (!own.empty()) {
     const std::optional<cublasLtMatmulAlgo_t> algorithm = chosen(rounded_up(form));
     cublasLtMatmulHeuristicResult_t fit{};
-    const bool fits = algorithm &&
-                      library_.algo_check(handle_, product->product, product->a, product->b, product->c, product->c,
-                                          &*algorithm, &fit) == CUBLAS_STATUS_SUCCESS &&
-                      fit.workspaceSize <= kWorkspace;
+    const bool fits =
+        algorithm &&
+        library_.algo_check(handle_.get(), product->product.get(), product->a.get(), product->b.get(), product->c.get(),
+                            product->c.get(), &*algorithm, &fit) == CUBLAS_STATUS_SUCCESS &&
+        fit.workspaceSize <= kWorkspace;
     product->algorithm = fits ? *algorithm : own.front().algo;
   }
   if (prepared_.size() == kKept) prepared_.clear();
@@ -233,10 +233,11 @@ Products::Prepared& Products::prepared(const Form& form) {
 
 Products::Candidates Products::candidates(const Prepared& product, int most) const {
   const Form& form = product.form;
-  cublasLtMatmulPreference_t preference = nullptr;
-  library_.check(library_.preference_create(&preference), "matmul");
+  cublasLtMatmulPreference_t made = nullptr;
+  library_.check(library_.preference_create(&made), "matmul");
+  const LtPreference preference(made, {&library_});
   const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
-    library_.check(library_.preference_set(preference, attribute, &value, sizeof value), "matmul");
+    library_.check(library_.preference_set(made, attribute, &value, sizeof value), "matmul");
   };
   set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{kWorkspace});
   // Parts of a sum are added in fp32, in a fixed order.
@@ -247,9 +248,9 @@ Products::Candidates Products::candidates(const Prepared& product, int most) con
 
   Candidates found(static_cast<size_t>(most));
   int count = 0;
-  const cublasStatus_t status = library_.heuristic(handle_, product.product, product.a, product.b, product.c, product.c,
-                                                   preference, most, found.data(), &count);
-  library_.preference_destroy(preference);
+  const cublasStatus_t status =
+      library_.heuristic(handle_.get(), product.product.get(), product.a.get(), product.b.get(), product.c.get(),
+                         product.c.get(), preference.get(), most, found.data(), &count);
   // The second is what the library says where it cannot take x as it lies.
   const bool none =
       status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_INVALID_VALUE && has_x(form.epilogue));
@@ -269,28 +270,29 @@ std::optional<cublasLtMatmulAlgo_t> Products::chosen(const Form& rounded) {
   return algorithm;
 }
 
-// Which of `all`, the favourite first, takes the least time among those that give its bits. Without memory to measure
-// with it is the favourite, whose bits are the same; and with a bias gradient, whose few numbers of bf16 would hardly
-// tell algorithms apart that add columns in different orders.
+// Which of `all`, the favourite first, takes the least time among those that give its bits. Where these cannot tell
+// algorithms apart that add in different orders it is the favourite: results of few numbers, and the bias gradient,
+// which is one row. So it is without memory to measure with, whose bits are then the same.
 cublasLtMatmulAlgo_t Products::measure(Prepared& product, const Candidates& all) {
   const Form& form = product.form;
   cublasLtMatmulAlgo_t best = all.front().algo;
   const int64_t bytes = (form.M * form.K + form.K * form.N) * size_of(form.in) +
                         (has_x(form.epilogue) ? 5 : 3) * form.M * form.N * size_of(form.out);
-  if (all.size() == 1 || form.epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD || bytes > kLargestTrial) return best;
+  const int64_t step = std::min(form.M * form.N / telling_numbers(form.out), kSampledRows);
+  if (all.size() == 1 || step == 0 || form.epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD || bytes > kLargestTrial)
+    return best;
   const Operands operands(gpu_, form);
   if (!operands.complete) return best;
 
-  // Every 31st row: each tile of any algorithm has some.
   const size_t row = static_cast<size_t>(form.N * size_of(form.out));
-  const size_t rows = static_cast<size_t>(ceil_div(form.M, kSampledRows));
+  const size_t rows = static_cast<size_t>(ceil_div(form.M, step));
   const auto sample = [&](const Operands::Result& result) {
     std::vector<char> bytes((result.x ? 2 : 1) * rows * row);
     char* to = bytes.data();
-    for (const void* matrix : {result.d, result.x}) {
-      if (!matrix) continue;
-      check(cudaMemcpy2DAsync(to, row, matrix, kSampledRows * row, row, rows, cudaMemcpyDeviceToHost,
-                              gpu_.compute_stream()),
+    for (const GpuMemory* matrix : {&result.d, &result.x}) {
+      if (!*matrix) continue;
+      check(cudaMemcpy2DAsync(to, row, matrix->get(), static_cast<size_t>(step) * row, row, rows,
+                              cudaMemcpyDeviceToHost, gpu_.compute_stream()),
             "matmul");
       to += rows * row;
     }
@@ -321,17 +323,13 @@ float Products::milliseconds(Prepared& product, const Addresses& on, const cubla
     cudaGetLastError();  // or the next launch would take it for its own
     return INFINITY;
   }
-  cudaEvent_t begin = nullptr, end = nullptr;
-  check(cudaEventCreate(&begin), "matmul: an event");
-  check(cudaEventCreate(&end), "matmul: an event");
-  check(cudaEventRecord(begin, gpu_.compute_stream()), "matmul");
+  const Event begin = make_event(cudaEventDefault, "matmul"), end = make_event(cudaEventDefault, "matmul");
+  check(cudaEventRecord(begin.get(), gpu_.compute_stream()), "matmul");
   for (int i = 0; i < kTimed; ++i) library_.check(run(), "matmul: measuring an algorithm");
-  check(cudaEventRecord(end, gpu_.compute_stream()), "matmul");
-  check(cudaEventSynchronize(end), "matmul: measuring an algorithm");
+  check(cudaEventRecord(end.get(), gpu_.compute_stream()), "matmul");
+  check(cudaEventSynchronize(end.get()), "matmul: measuring an algorithm");
   float time = 0;
-  check(cudaEventElapsedTime(&time, begin, end), "matmul");
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
+  check(cudaEventElapsedTime(&time, begin.get(), end.get()), "matmul");
   return time / kTimed;
 }
 

@@ -1,8 +1,8 @@
 // Matrix products by cuBLASLt, with bias, addition and GELU in its epilogue, and its algorithms chosen by measurement.
 //
 // The library proposes algorithms for a shape, and the first time a shape is met they are timed. Only those count that
-// give the bits of the library's own favourite: so a choice that timing noise can sway never changes a result, and two
-// runs agree to the bit. Sizes are measured in steps of an eighth of their power of two, since the number of packed
+// give the bits of the library's own favourite, in so many numbers that another order of sums would show: so a choice
+// that timing noise can sway never changes a result, and two runs agree to the bit. Sizes are measured in steps of an eighth of their power of two, since the number of packed
 // rows is another in nearly every batch; what was chosen for a step is checked for each size in it.
 #pragma once
 #include <cstddef>
@@ -19,6 +19,13 @@
 #include "kernels/matmul/matmul.h"
 
 namespace nanovlm::cuda {
+
+// Memory straight from a GPU, given back to it.
+struct GiveBack {
+  Gpu* gpu;
+  void operator()(void* memory) const { gpu->give_back(memory); }
+};
+using GpuMemory = std::unique_ptr<void, GiveBack>;
 
 // "matmul 512 x 576 x 576, bf16 to f32"
 std::string describe_product(int64_t M, int64_t N, int64_t K, DType in, DType out);
@@ -76,8 +83,8 @@ class Products {
 
   Gpu& gpu_;
   CublasLt library_;
-  cublasLtHandle_t handle_ = nullptr;
-  void* workspace_ = nullptr;
+  LtHandle handle_;
+  GpuMemory workspace_;
   std::map<Form, std::unique_ptr<Prepared>> prepared_;
   std::map<Form, std::optional<cublasLtMatmulAlgo_t>> chosen_;  // by rounded form
 };

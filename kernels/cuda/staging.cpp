@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/cuda/check.h"
 #include "kernels/parallel.h"
 
 namespace nanovlm::cuda {
@@ -15,14 +14,10 @@ constexpr size_t kAlignment = 256;
 constexpr int64_t kCopiedByOne =
     4 << 20;  // bytes that one thread of the host copies: few threads reach its memory rate
 
-cudaEvent_t make_event() {
-  cudaEvent_t event = nullptr;
-  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "staging: an event");
-  return event;
-}
+Event new_event() { return make_event(cudaEventDisableTiming, "staging"); }
 
-bool has_happened(cudaEvent_t event) {
-  const cudaError_t state = cudaEventQuery(event);
+bool has_happened(const Event& event) {
+  const cudaError_t state = cudaEventQuery(event.get());
   if (state != cudaErrorNotReady) check(state, "upload");
   if (state == cudaErrorNotReady) cudaGetLastError();  // or the next launch would take it for its own
   return state == cudaSuccess;
@@ -36,15 +31,12 @@ Staging::Staging(cudaStream_t compute, cudaStream_t copies) : compute_(compute),
   pinned_.reset(static_cast<char*>(pinned));
   check(cudaMalloc(&twin, kRing), "staging: 64 MiB of device memory");
   twin_.reset(static_cast<char*>(twin));
-  copied_ = make_event();
+  copied_ = new_event();
 }
 
 Staging::~Staging() {
   cudaStreamSynchronize(copies_);
   cudaStreamSynchronize(compute_);
-  for (const Piece& piece : pieces_) cudaEventDestroy(piece.placed);
-  for (const cudaEvent_t event : spare_events_) cudaEventDestroy(event);
-  cudaEventDestroy(copied_);
 }
 
 void Staging::upload(void* to, const void* from, size_t bytes) {
@@ -59,14 +51,14 @@ void Staging::upload_piece(char* to, const char* from, size_t bytes) {
   });
   check(cudaMemcpyAsync(twin_.get() + begin, pinned_.get() + begin, bytes, cudaMemcpyHostToDevice, copies_), "upload");
   // A wait takes the event as it stands, so the next piece may record it anew.
-  check(cudaEventRecord(copied_, copies_), "upload");
-  check(cudaStreamWaitEvent(compute_, copied_, 0), "upload");
+  check(cudaEventRecord(copied_.get(), copies_), "upload");
+  check(cudaStreamWaitEvent(compute_, copied_.get(), 0), "upload");
   check(cudaMemcpyAsync(to, twin_.get() + begin, bytes, cudaMemcpyDeviceToDevice, compute_), "upload");
 
-  if (spare_events_.empty()) spare_events_.push_back(make_event());
-  pieces_.push_back({begin, end, spare_events_.back()});
+  if (spare_events_.empty()) spare_events_.push_back(new_event());
+  pieces_.push_back({begin, end, std::move(spare_events_.back())});
   spare_events_.pop_back();
-  check(cudaEventRecord(pieces_.back().placed, compute_), "upload");
+  check(cudaEventRecord(pieces_.back().placed.get(), compute_), "upload");
   next_ = (end + kAlignment - 1) / kAlignment * kAlignment;
 }
 
@@ -79,8 +71,8 @@ size_t Staging::make_room(size_t bytes) {
 }
 
 void Staging::retire_oldest() {
-  check(cudaEventSynchronize(pieces_.front().placed), "upload");
-  spare_events_.push_back(pieces_.front().placed);
+  check(cudaEventSynchronize(pieces_.front().placed.get()), "upload");
+  spare_events_.push_back(std::move(pieces_.front().placed));
   pieces_.pop_front();
 }
 

@@ -9,7 +9,7 @@
 #include <memory>
 #include <vector>
 
-#include <cuda_runtime_api.h>
+#include "kernels/cuda/check.h"
 
 namespace nanovlm::cuda {
 
@@ -25,8 +25,8 @@ class Staging {
 
  private:
   struct Piece {
-    size_t begin, end;   // its bytes of the ring
-    cudaEvent_t placed;  // recorded once they are free again
+    size_t begin, end;  // its bytes of the ring
+    Event placed;       // recorded once they are free again
   };
 
   void upload_piece(char* to, const char* from, size_t bytes);
@@ -43,9 +43,9 @@ class Staging {
   cudaStream_t compute_, copies_;
   std::unique_ptr<char, FreePinned> pinned_;
   std::unique_ptr<char, FreeDevice> twin_;
-  cudaEvent_t copied_ = nullptr;
+  Event copied_;
   std::deque<Piece> pieces_;  // oldest first
-  std::vector<cudaEvent_t> spare_events_;
+  std::vector<Event> spare_events_;
   size_t next_ = 0;  // where the next piece begins, if there is room up to the end
 };
 

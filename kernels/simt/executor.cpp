@@ -82,6 +82,11 @@ void Executor::free(void* memory) {
   state_->memory.free(memory);
 }
 
+int64_t Executor::free_bytes() {
+  const std::lock_guard lock(state_->launching);
+  return state_->memory.left();
+}
+
 void Executor::check_red_zones(const char* after) {
   const std::string overrun = state_->memory.overrun();
   if (!overrun.empty())

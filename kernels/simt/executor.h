@@ -87,6 +87,7 @@ class Executor {
   // std::bad_alloc.
   void* allocate(int64_t bytes);
   void free(void* memory);
+  int64_t free_bytes();  // of device memory
   // Throws where a red zone has been written.
   void check_red_zones(const char* after);
 

@@ -266,7 +266,7 @@ void meet(const char* operation, void* slot, Block::Complete complete, Where whe
 }  // namespace
 }  // namespace nanovlm::simt
 
-namespace nanovlm::kernels::inline NANOVLM_WORDS {
+namespace nanovlm::kernels::inline simt_words {
 
 using namespace simt;
 
@@ -364,4 +364,4 @@ void wgmma_fence(Where where) { meet("wgmma_fence", nullptr, complete_nothing, w
 void wgmma_commit(Where where) { meet("wgmma_commit", nullptr, complete_commit, where); }
 void wgmma_wait_newest(int groups_left, Where where) { meet("wgmma_wait", &groups_left, complete_wait, where); }
 
-}  // namespace nanovlm::kernels::inline NANOVLM_WORDS
+}  // namespace nanovlm::kernels::inline simt_words

@@ -8,7 +8,7 @@
 #pragma once
 #include "kernels/simt/ptx.h"
 
-namespace nanovlm::kernels::inline NANOVLM_WORDS {
+namespace nanovlm::kernels::inline simt_words {
 
 // A row-major matrix of bf16 in global memory, and boxes of it: box_rows x kBoxColumns. Rows start at multiples of 16
 // bytes: throws otherwise. PTX ISA, "Tensors". A kernel takes it as `const __grid_constant__ TensorMap`.
@@ -70,4 +70,4 @@ void wgmma_wait(Where where = Where::here()) {
   wgmma_wait_newest(N, where);
 }
 
-}  // namespace nanovlm::kernels::inline NANOVLM_WORDS
+}  // namespace nanovlm::kernels::inline simt_words

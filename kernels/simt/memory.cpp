@@ -1,17 +1,20 @@
 #include "kernels/simt/memory.h"
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 #include <stdexcept>
 
 #include <sys/mman.h>
 
+#include "kernels/available_memory.h"
 #include "kernels/simt/shared_memory.h"
 
 namespace nanovlm::simt {
 namespace {
 constexpr int64_t kReserved = int64_t{64} << 30, kSmallestReserved = int64_t{1} << 30;
 constexpr int64_t kAlign = 256, kZone = 256;
+constexpr int64_t kLarge = 64 << 20;    // smaller allocations are not held against the machine's memory
 constexpr int64_t kGiveBack = 1 << 20;  // freed stretches from this size on return their pages to the system
 
 int64_t round_up(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
@@ -40,6 +43,8 @@ DeviceMemory::~DeviceMemory() { munmap(begin_, static_cast<size_t>(bytes_)); }
 void* DeviceMemory::allocate(int64_t bytes) {
   if (bytes < 0 || bytes > bytes_) throw std::bad_alloc();
   const int64_t size = kZone + round_up(bytes, kAlign) + kZone;
+  // The range is larger than the machine: what is poisoned beyond its memory would end the process.
+  if (size >= kLarge && size > left()) throw std::bad_alloc();
   for (auto stretch = free_.begin(); stretch != free_.end(); ++stretch) {
     auto [offset, length] = *stretch;
     if (length < size) continue;
@@ -47,6 +52,7 @@ void* DeviceMemory::allocate(int64_t bytes) {
     if (length > size) free_[offset + size] = length - size;
     std::memset(begin_ + offset, kPoison, static_cast<size_t>(size));
     live_[offset + kZone] = {bytes, size};
+    in_use_ += size;
     return begin_ + offset + kZone;
   }
   throw std::bad_alloc();
@@ -58,6 +64,7 @@ void DeviceMemory::free(void* memory) {
   if (found == live_.end()) throw std::logic_error("simt: freed memory that is not allocated");
   int64_t begin = found->first - kZone, length = found->second.size;
   live_.erase(found);
+  in_use_ -= length;
   if (length >= kGiveBack) {
     const int64_t page = 4096, first = round_up(begin, page), last = (begin + length) / page * page;
     madvise(begin_ + first, static_cast<size_t>(last - first), MADV_DONTNEED);
@@ -76,6 +83,8 @@ void DeviceMemory::free(void* memory) {
   }
   free_[begin] = length;
 }
+
+int64_t DeviceMemory::left() const { return std::min(bytes_ - in_use_, kernels::available_memory()); }
 
 bool DeviceMemory::live(const void* address, int64_t bytes) const {
   const int64_t at = offset(address);

@@ -14,6 +14,7 @@ class DeviceMemory {
   DeviceMemory& operator=(const DeviceMemory&) = delete;
 
   void* allocate(int64_t bytes);  // throws std::bad_alloc
+  int64_t left() const;           // bytes that may still be had: of the range, and of this machine's memory
   void free(void* memory);
 
   bool in_range(const void* address) const { return address >= begin_ && address < begin_ + bytes_; }
@@ -32,7 +33,7 @@ class DeviceMemory {
     int64_t size;   // of the whole block
   };
   char* begin_ = nullptr;
-  int64_t bytes_ = 0;
+  int64_t bytes_ = 0, in_use_ = 0;
   std::map<int64_t, Block> live_;    // by offset of the user's first byte
   std::map<int64_t, int64_t> free_;  // offset of a free stretch -> its length
 };

@@ -52,7 +52,7 @@ void store(void* to, const void* from, int bytes, Where where) {
 
 }  // namespace nanovlm::simt
 
-namespace nanovlm::kernels::inline NANOVLM_WORDS {
+namespace nanovlm::kernels::inline simt_words {
 
 using namespace simt;
 
@@ -174,4 +174,4 @@ float ex2(float x) {
   return flush(std::exp2(flush(x)));
 }
 
-}  // namespace nanovlm::kernels::inline NANOVLM_WORDS
+}  // namespace nanovlm::kernels::inline simt_words

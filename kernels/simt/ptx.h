@@ -16,7 +16,7 @@ void store(void* to, const void* from, int bytes, Where where);
 
 }  // namespace nanovlm::simt
 
-namespace nanovlm::kernels::inline NANOVLM_WORDS {
+namespace nanovlm::kernels::inline simt_words {
 
 using simt::Where;
 
@@ -88,4 +88,4 @@ inline uint32_t pack_bf16(float low, float high) { return uint32_t{to_bf16(high)
 inline float low_bf16(uint32_t pair) { return std::bit_cast<float>(pair << 16); }
 inline float high_bf16(uint32_t pair) { return std::bit_cast<float>(pair & 0xffff0000u); }
 
-}  // namespace nanovlm::kernels::inline NANOVLM_WORDS
+}  // namespace nanovlm::kernels::inline simt_words

@@ -5,12 +5,9 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <tuple>
 #include <type_traits>
-#include <utility>
 
 #include "kernels/launch.h"
-#include "kernels/simt/executor.h"
 #include "kernels/simt/shared_memory.h"
 #include "kernels/simt/where.h"
 
@@ -30,7 +27,7 @@
   static constexpr ::nanovlm::simt::SharedKey name##_key{#name, ::nanovlm::simt::Where::here(), true}; \
   const ::nanovlm::simt::SharedArray<type[]> name = ::nanovlm::simt::dynamic_shared_array<type>(name##_key)
 
-namespace nanovlm::kernels::inline NANOVLM_WORDS {
+namespace nanovlm::kernels::inline simt_words {
 
 struct dim3 {
   unsigned x, y, z;
@@ -40,7 +37,7 @@ struct uint3 {
   unsigned x, y, z;
 };
 
-}  // namespace nanovlm::kernels::inline NANOVLM_WORDS
+}  // namespace nanovlm::kernels::inline simt_words
 
 namespace nanovlm::simt {
 
@@ -62,64 +59,15 @@ T atomic(Atomic kind, T* address, T value, Where where);  // int, unsigned, unsi
 template <class T>
 T atomic_compare_exchange(T* address, T expected, T value, Where where);  // int, unsigned, unsigned long long
 
-template <class... P>
-struct Call {
-  void (*kernel)(P...);
-  std::tuple<P...> arguments;
-
-  // Not instrumented themselves: they read the launching thread's stack, where a GPU has its parameter memory.
-  __attribute__((no_sanitize_thread)) static void thread_body(const void* call) {
-    static_cast<const Call*>(call)->run(std::index_sequence_for<P...>{});
-  }
-  template <size_t... I>
-  __attribute__((no_sanitize_thread)) void run(std::index_sequence<I...>) const {
-    kernel(std::get<I>(arguments)...);
-  }
-};
-
 }  // namespace nanovlm::simt
 
-namespace nanovlm::kernels::inline NANOVLM_WORDS {
+namespace nanovlm::kernels::inline simt_words {
 
 using simt::blockDim;
 using simt::blockIdx;
 using simt::gridDim;
 using simt::threadIdx;
 using simt::Where;
-
-template <class... P, class... A>
-void launch(const char* name, void (*kernel)(P...), const LaunchShape& shape, const A&... arguments) {
-  static_assert(sizeof...(P) == sizeof...(A), "launch: one argument a parameter of the kernel");
-  check_shape(name, shape);
-  const simt::Call<P...> call{kernel, {kernel_argument<P>(name, arguments)...}};
-#if defined(NANOVLM_SIMT_INSTRUMENTED)
-  constexpr bool instrumented = true;
-#else
-  constexpr bool instrumented = false;
-#endif
-  simt::Executor::of(shape.stream, name)
-      .run({name, shape, simt::Call<P...>::thread_body, &call, instrumented, reinterpret_cast<const void*>(kernel)});
-}
-
-// Bytes of shared memory that a block may have, static and dynamic.
-inline int64_t shared_limit(const char* name, Stream stream) {
-  return simt::Executor::of(stream, name).options.shared_limit;
-}
-
-// Device memory for the kernels of one call, freed once they have run.
-class Scratch {
- public:
-  Scratch(const char* name, Stream stream, int64_t bytes)
-      : executor_(simt::Executor::of(stream, name)), data_(executor_.allocate(bytes)) {}
-  ~Scratch() { executor_.free(data_); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  float* floats() { return static_cast<float*>(data_); }
-
- private:
-  simt::Executor& executor_;
-  void* data_;
-};
 
 inline void __syncthreads(Where where = Where::here()) { simt::sync_block(where); }
 inline void __syncwarp(uint32_t mask = 0xffffffff, Where where = Where::here()) { simt::sync_warp(mask, where); }
@@ -207,4 +155,4 @@ constexpr T max(T a, T b) {
   return a < b ? b : a;
 }
 
-}  // namespace nanovlm::kernels::inline NANOVLM_WORDS
+}  // namespace nanovlm::kernels::inline simt_words

@@ -1,0 +1,509 @@
+#include "kernels/stand_in/runtime.h"
+
+#include <omp.h>
+
+#include <cstring>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <random>
+#include <set>
+#include <stdexcept>
+#include <vector>
+
+#include <cuda_runtime_api.h>
+
+#include "kernels/simt/executor.h"
+
+using nanovlm::stand_in::Machine;
+using nanovlm::stand_in::Schedule;
+
+// A mark in a queue counts as reached once the work before it is done.
+struct CUevent_st {
+  int64_t recorded = 0, reached = 0;  // how often
+  CUstream_st* in = nullptr;          // where it was recorded last
+};
+
+struct Work {
+  std::function<void(nanovlm::simt::Executor&)> run;  // or, where there is none:
+  std::shared_ptr<CUevent_st> event;
+  int64_t count = 0;   // of the event's recordings
+  bool waits = false;  // for it, instead of marking it
+};
+
+struct CUgraph_st {
+  std::vector<Work> works;
+};
+struct CUgraphExec_st : CUgraph_st {};
+
+struct CUstream_st {
+  int64_t number = 0;
+  std::deque<Work> queue;
+  std::unique_ptr<CUgraph_st> recording;
+  bool broken = false;  // what it records has been spoilt
+};
+
+namespace nanovlm::stand_in {
+namespace {
+
+class Library {
+ public:
+  Machine machine;
+  simt::Executor executor{simt::Options{.workers = omp_get_max_threads()}};
+  std::recursive_mutex mutex;
+  std::mt19937_64 random{1};
+  cudaError_t last = cudaSuccess;  // what cudaGetLastError tells
+  std::string stays;               // the error that stays: what the work said
+  int64_t calls = 0, streams_made = 0;
+  std::map<char*, int64_t> device, pinned;  // bytes by address
+  std::set<CUstream_st*> streams;
+  std::map<CUevent_st*, std::shared_ptr<CUevent_st>> events;
+  int64_t graphs = 0, products = 0;
+
+  // Every function that may fail is a call of this.
+  template <class F>
+  cudaError_t call(F&& f) {
+    const std::lock_guard lock(mutex);
+    ++calls;
+    cudaError_t error = cudaErrorUnknown;
+    if (machine.failing_call == 0 || --machine.failing_call > 0) error = stays.empty() ? f() : cudaErrorLaunchFailure;
+    if (error != cudaSuccess) last = error;
+    if (machine.schedule == Schedule::random) step_at_random();
+    return error;
+  }
+
+  cudaError_t add(CUstream_st* stream, Work work) {
+    if (stream->recording) {
+      if (!work.run) return spoil(stream);  // an event is not a launch of this graph
+      stream->recording->works.push_back(std::move(work));
+      return cudaSuccess;
+    }
+    stream->queue.push_back(std::move(work));
+    if (at_once(*stream)) finish(stream);
+    return stays.empty() ? cudaSuccess : cudaErrorLaunchFailure;
+  }
+
+  cudaError_t spoil(CUstream_st* stream) {
+    stream->broken = true;
+    return cudaErrorStreamCaptureUnsupported;
+  }
+  // What a recording forbids to its thread: here to all.
+  bool spoils_a_recording() {
+    bool any = false;
+    for (CUstream_st* stream : streams)
+      if (stream->recording) spoil(stream), any = true;
+    return any;
+  }
+
+  void finish(CUstream_st* stream) {
+    while (!stream->queue.empty()) step(stream);
+  }
+  void finish_all() {
+    for (CUstream_st* stream : streams) finish(stream);
+  }
+  void reach(CUevent_st& event, int64_t count) {
+    while (event.reached < count) step(event.in);
+  }
+
+  bool owns(const std::map<char*, int64_t>& memory, const void* address, size_t bytes) const {
+    char* const begin = static_cast<char*>(const_cast<void*>(address));
+    auto block = memory.upper_bound(begin);
+    if (block == memory.begin()) return false;
+    --block;
+    return begin + bytes <= block->first + block->second;
+  }
+
+ private:
+  bool at_once(const CUstream_st& stream) const {
+    const bool compute = stream.number % 2 == 0;
+    return machine.schedule == Schedule::early ||
+           machine.schedule == (compute ? Schedule::copies_late : Schedule::compute_late);
+  }
+
+  void step(CUstream_st* stream) {
+    const Work work = std::move(stream->queue.front());
+    stream->queue.pop_front();
+    if (work.run) {
+      try {
+        if (stays.empty()) work.run(executor);
+      } catch (const std::exception& error) {
+        stays = error.what();
+      }
+    } else if (work.waits) {
+      reach(*work.event, work.count);
+    } else {
+      work.event->reached = work.count;
+    }
+  }
+
+  void step_at_random() {
+    for (CUstream_st* stream : streams)
+      for (int n = static_cast<int>(random() % 4); n > 0 && !stream->queue.empty(); --n) step(stream);
+  }
+};
+
+// Never destroyed: objects that end with the program may still give things back.
+Library& library() {
+  static Library* const it = new Library;
+  return *it;
+}
+
+std::shared_ptr<CUevent_st> event_of(cudaEvent_t event) { return library().events.at(event); }
+
+}  // namespace
+
+void set_machine(const Machine& machine) {
+  Library& it = library();
+  const std::lock_guard lock(it.mutex);
+  it.finish_all();
+  it.machine = machine;
+  it.random.seed(machine.seed);
+  it.last = cudaSuccess;
+  it.stays.clear();
+}
+
+Held held() {
+  const Library& it = library();
+  Held held{.streams = static_cast<int64_t>(it.streams.size()),
+            .events = static_cast<int64_t>(it.events.size()),
+            .graphs = it.graphs,
+            .products = it.products};
+  for (const auto& [address, bytes] : it.device) held.device_bytes += bytes;
+  for (const auto& [address, bytes] : it.pinned) held.pinned_bytes += bytes;
+  return held;
+}
+
+int64_t calls_that_may_fail() { return library().calls; }
+
+bool enqueue(CUstream_st* stream, std::function<void(simt::Executor&)> work) {
+  return library().call([&] { return library().add(stream, {std::move(work), nullptr}); }) == cudaSuccess;
+}
+
+bool fails() {
+  return library().call([] { return cudaSuccess; }) != cudaSuccess;
+}
+
+void hold_products(int more) { library().products += more; }
+
+}  // namespace nanovlm::stand_in
+
+using nanovlm::stand_in::event_of;
+using nanovlm::stand_in::library;
+
+// ---- the library's own names, as the CUDA Runtime API's manual describes them
+
+cudaError_t cudaDriverGetVersion(int* version) {
+  return library().call([&] {
+    *version = library().machine.driver;
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  return library().call([&] {
+    const Machine& machine = library().machine;
+    *count = machine.devices;
+    if (machine.driver < CUDART_VERSION / 1000 * 1000) return cudaErrorInsufficientDriver;
+    return machine.devices > 0 ? cudaSuccess : cudaErrorNoDevice;
+  });
+}
+
+cudaError_t cudaSetDevice(int device) {
+  return library().call([&] { return device < library().machine.devices ? cudaSuccess : cudaErrorInvalidDevice; });
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
+  return library().call([&] {
+    const Machine& machine = library().machine;
+    switch (which) {
+      case cudaDevAttrComputeCapabilityMajor:
+        *value = machine.capability_major;
+        return cudaSuccess;
+      case cudaDevAttrComputeCapabilityMinor:
+        *value = machine.capability_minor;
+        return cudaSuccess;
+      case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+        *value = static_cast<int>(library().executor.options.shared_limit);
+        return cudaSuccess;
+      default:
+        return cudaErrorInvalidValue;
+    }
+  });
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  return library().call([&] {
+    const Machine& machine = library().machine;
+    *properties = {};
+    std::strcpy(properties->name, "stand-in GPU");
+    properties->major = machine.capability_major, properties->minor = machine.capability_minor;
+    properties->totalGlobalMem = static_cast<size_t>(machine.memory);
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute which, int value) {
+  return library().call([&] {
+    const bool allowed =
+        which == cudaFuncAttributeMaxDynamicSharedMemorySize && value <= library().executor.options.shared_limit;
+    return allowed ? cudaSuccess : cudaErrorInvalidValue;
+  });
+}
+
+const char* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaErrorLaunchFailure:
+      return library().stays.c_str();
+    case cudaErrorUnknown:
+      return "unknown error";
+    case cudaErrorMemoryAllocation:
+      return "out of memory";
+    case cudaErrorStreamCaptureUnsupported:
+      return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated:
+      return "operation failed due to a previous error during capture";
+    case cudaErrorInvalidValue:
+      return "invalid argument";
+    default:
+      return "another error";
+  }
+}
+
+cudaError_t cudaGetLastError() {
+  const std::lock_guard lock(library().mutex);
+  const cudaError_t error = library().last;
+  library().last = library().stays.empty() ? cudaSuccess : cudaErrorLaunchFailure;
+  return error;
+}
+
+// ---- memory
+
+namespace {
+
+int64_t total(const std::map<char*, int64_t>& memory) {
+  int64_t bytes = 0;
+  for (const auto& block : memory) bytes += block.second;
+  return bytes;
+}
+
+}  // namespace
+
+cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  return library().call([&] {
+    auto& it = library();
+    if (it.spoils_a_recording()) return cudaErrorStreamCaptureUnsupported;
+    const int64_t size = static_cast<int64_t>(bytes);
+    if (size > it.machine.memory - total(it.device)) return cudaErrorMemoryAllocation;
+    *memory = it.executor.allocate(size);
+    it.device[static_cast<char*>(*memory)] = size;
+    return cudaSuccess;
+  });
+}
+
+// The host may read and write it while no work is under way: here any device memory.
+cudaError_t cudaMallocManaged(void** memory, size_t bytes, unsigned) { return cudaMalloc(memory, bytes); }
+
+cudaError_t cudaFree(void* memory) {
+  auto& it = library();
+  const std::lock_guard lock(it.mutex);
+  if (!memory) return cudaSuccess;
+  if (it.spoils_a_recording()) return it.last = cudaErrorStreamCaptureUnsupported;
+  it.finish_all();
+  if (it.device.erase(static_cast<char*>(memory)) == 0) return it.last = cudaErrorInvalidValue;
+  it.executor.free(memory);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMallocHost(void** memory, size_t bytes) {
+  return library().call([&] {
+    *memory = ::operator new(bytes);
+    library().pinned[static_cast<char*>(*memory)] = static_cast<int64_t>(bytes);
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaFreeHost(void* memory) {
+  auto& it = library();
+  const std::lock_guard lock(it.mutex);
+  if (memory && it.pinned.erase(static_cast<char*>(memory)) == 0) return it.last = cudaErrorInvalidValue;
+  ::operator delete(memory);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t* left, size_t* all) {
+  return library().call([&] {
+    *all = static_cast<size_t>(library().machine.memory);
+    *left = *all - static_cast<size_t>(total(library().device));
+    return cudaSuccess;
+  });
+}
+
+// Host memory that is not pinned is read, or written, before the call returns: "API synchronization behavior".
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_row, const void* from, size_t from_row, size_t bytes, size_t rows,
+                              cudaMemcpyKind kind, cudaStream_t stream) {
+  return library().call([&] {
+    auto& it = library();
+    if (bytes == 0 || rows == 0) return cudaSuccess;
+    const size_t read = (rows - 1) * from_row + bytes, written = (rows - 1) * to_row + bytes;
+    const bool reads_device = kind != cudaMemcpyHostToDevice, writes_device = kind != cudaMemcpyDeviceToHost;
+    if ((reads_device && !it.owns(it.device, from, read)) || (writes_device && !it.owns(it.device, to, written)))
+      return cudaErrorInvalidValue;
+    const bool from_pinned = !reads_device && it.owns(it.pinned, from, read);
+    const bool to_pinned = !writes_device && it.owns(it.pinned, to, written);
+    const cudaError_t added =
+        it.add(stream, {[=](auto&) {
+                          if (from_pinned && !library().owns(library().pinned, from, read))
+                            throw std::runtime_error("pinned memory was freed before it was read");
+                          for (size_t row = 0; row < rows; ++row)
+                            std::memcpy(static_cast<char*>(to) + row * to_row,
+                                        static_cast<const char*>(from) + row * from_row, bytes);
+                        },
+                        nullptr});
+    const bool pageable = (!reads_device && !from_pinned) || (!writes_device && !to_pinned);
+    if (pageable && stream->recording) return it.spoil(stream);
+    if (pageable) it.finish(stream);
+    return added;
+  });
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
+}
+
+// ---- streams and events
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  return library().call([&] {
+    *stream = new CUstream_st{.number = library().streams_made++, .queue = {}, .recording = nullptr};
+    library().streams.insert(*stream);
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  auto& it = library();
+  const std::lock_guard lock(it.mutex);
+  if (it.streams.count(stream) == 0) return it.last = cudaErrorInvalidValue;
+  it.finish(stream);
+  it.streams.erase(stream);
+  delete stream;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  return library().call([&] {
+    if (stream->recording) return library().spoil(stream);
+    library().finish(stream);
+    return library().stays.empty() ? cudaSuccess : cudaErrorLaunchFailure;
+  });
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  return library().call([&] {
+    auto made = std::make_shared<CUevent_st>();
+    *event = made.get();
+    library().events[made.get()] = made;
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, cudaEventDefault); }
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  const std::lock_guard lock(library().mutex);
+  return library().events.erase(event) == 1 ? cudaSuccess : library().last = cudaErrorInvalidValue;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  return library().call([&] {
+    event->in = stream;
+    return library().add(stream, {nullptr, event_of(event), ++event->recorded});
+  });
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  return library().call([&] { return library().add(stream, {nullptr, event_of(event), event->recorded, true}); });
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return library().call([&] { return event->reached == event->recorded ? cudaSuccess : cudaErrorNotReady; });
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  return library().call([&] {
+    library().reach(*event, event->recorded);
+    return library().stays.empty() ? cudaSuccess : cudaErrorLaunchFailure;
+  });
+}
+
+// Any time: what depends on one must not depend on the machine.
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+  return library().call([&] {
+    if (begin->reached < begin->recorded || end->reached < end->recorded) return cudaErrorNotReady;
+    *milliseconds = 1e-3f * static_cast<float>(1 + library().random() % 1000);
+    return cudaSuccess;
+  });
+}
+
+// ---- graphs
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  return library().call([&] {
+    if (stream->recording) return cudaErrorIllegalState;
+    stream->recording = std::make_unique<CUgraph_st>();
+    stream->broken = false;
+    return cudaSuccess;
+  });
+}
+
+// Ends the recording, whatever else fails.
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  std::unique_ptr<CUgraph_st> recorded = std::move(stream->recording);
+  *graph = nullptr;
+  return library().call([&] {
+    if (!recorded) return cudaErrorIllegalState;
+    if (stream->broken) return cudaErrorStreamCaptureInvalidated;
+    *graph = recorded.release();
+    ++library().graphs;
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t*, size_t* count) {
+  return library().call([&] {
+    *count = graph->works.size();
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* launches, cudaGraph_t graph, unsigned long long) {
+  return library().call([&] {
+    *launches = new CUgraphExec_st{*graph};
+    ++library().graphs;
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t launches, cudaStream_t stream) {
+  return library().call([&] {
+    for (const Work& work : launches->works)
+      if (const cudaError_t error = library().add(stream, work); error != cudaSuccess) return error;
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  const std::lock_guard lock(library().mutex);
+  delete graph;
+  --library().graphs;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t launches) {
+  const std::lock_guard lock(library().mutex);
+  if (!launches) return cudaErrorInvalidValue;
+  delete launches;
+  --library().graphs;
+  return cudaSuccess;
+}
