@@ -14,10 +14,10 @@ double vision_rate(const TrainerOptions& options) { return options.lr_vision_bac
 }  // namespace
 
 std::vector<Trainer::Part> Trainer::parts_of(const TrainerOptions& options) {
-  const std::vector<Part> parts = {{"MP.", options.lr_mp},
-                                   {"vision_encoder.", vision_rate(options)},
-                                   {"decoder.", options.lr_language_backbone.value_or(options.lr_backbones)}};
-  check(std::any_of(parts.begin(), parts.end(), [](const Part& part) { return part.lr != 0; }),
+  const auto part = [&](const char* prefix, double lr) { return Part{prefix, lr, options.freeze_at_zero && lr == 0}; };
+  const std::vector<Part> parts = {part("MP.", options.lr_mp), part("vision_encoder.", vision_rate(options)),
+                                   part("decoder.", options.lr_language_backbone.value_or(options.lr_backbones))};
+  check(!std::all_of(parts.begin(), parts.end(), [](const Part& p) { return p.frozen; }),
         "every learning rate is 0: there is nothing to train");
   return parts;
 }
@@ -29,7 +29,7 @@ std::vector<ParameterGroup> Trainer::groups_of(VisionLanguageModel& model, const
   walk(model, "", [&](const std::string& name, Tensor& x) {
     for (size_t i = 0; i < parts.size(); ++i) {
       if (!name.starts_with(parts[i].prefix)) continue;
-      if (parts[i].lr == 0)
+      if (parts[i].frozen)
         x = x.detach();
       else
         groups[i].parameters.push_back(x);
@@ -47,7 +47,7 @@ Trainer::Trainer(VisionLanguageModel& model, TrainerOptions options)
   check(model.config.vit_dropout == 0 && model.config.lm_dropout == 0, "training: vit_dropout is ",
         model.config.vit_dropout, " and lm_dropout ", model.config.lm_dropout,
         ", but must be 0: dropout is not supported");
-  if (vision_rate(options_) == 0 && options_.vision_cache_bytes > 0)
+  if (options_.freeze_at_zero && vision_rate(options_) == 0 && options_.vision_cache_bytes > 0)
     vision_cache_.emplace(model.vision_encoder, options_.dtype, options_.vision_cache_bytes);
 }
 

@@ -18,9 +18,10 @@ namespace nanovlm {
 
 struct TrainerOptions {
   double lr_mp = 2e-3, lr_backbones = 1e-4;
-  // A rate of its own for either backbone; none: lr_backbones. A part whose rate is 0 is frozen: its parameters get no
-  // gradient, no moments and no weight decay, and do not count in the gradient's norm.
-  std::optional<double> lr_vision_backbone, lr_language_backbone;
+  std::optional<double> lr_vision_backbone, lr_language_backbone;  // of either alone; none: lr_backbones
+  // A part whose rate is 0 gets no gradient, no moments and no weight decay, and does not count in the gradient's norm.
+  // Else it stays as it is too, but counts in the norm, as in nanoVLM v1.
+  bool freeze_at_zero = true;
   std::optional<double> max_grad_norm;  // none: no clipping
   int64_t max_steps = 1;                // length of the learning-rate schedule
   DType dtype = DType::f32;
@@ -46,7 +47,7 @@ struct NonFiniteLoss : Error {
 
 class Trainer {
  public:
-  // Error: every part is frozen.
+  // Error: every rate is 0, though such parts are frozen.
   Trainer(VisionLanguageModel& model, TrainerOptions options);
 
   // Each micro-batch's mean loss is divided by `accumulation` (by default their number; nanoVLM divides a short last
@@ -70,6 +71,7 @@ class Trainer {
   struct Part {
     std::string prefix;  // of its parameters' names
     double lr;
+    bool frozen;
   };
   static std::vector<Part> parts_of(const TrainerOptions& options);
   static std::vector<ParameterGroup> groups_of(VisionLanguageModel& model, const std::vector<Part>& parts);

@@ -352,6 +352,38 @@ TEST_CASE("a part whose rate is 0 keeps every bit, and the others learn as if it
   }
 }
 
+TEST_CASE("a part whose rate is 0 counts in the gradient's norm where it is not frozen, as in nanoVLM v1") {
+  for (const Device& device : devices()) {
+    INFO("device: " << device.name());
+    const Batch batch = BatchFile(fixture("train-v1/batches.safetensors")).read(0);
+    const auto norm = [&](TrainerOptions options) {
+      VisionLanguageModel model = initial_model(device);
+      std::vector<std::vector<float>> before;
+      walk(model, "", [&](const std::string&, const Tensor& x) { before.push_back(to_host(x)); });
+      options.max_grad_norm = 1;
+      options.vision_cache_bytes = 1 << 20;
+      const double result = *Trainer(model, options).step({batch}).grad_norm;
+      size_t i = 0;
+      walk(model, "", [&](const std::string& name, const Tensor& x) {
+        INFO(name);
+        const double rate = name.starts_with("MP.") ? options.lr_mp : options.lr_backbones;
+        CHECK((to_host(x) == before[i++]) == (rate == 0));
+      });
+      return result;
+    };
+    TrainerOptions all, none;
+    none.lr_mp = none.lr_backbones = 0;
+    none.freeze_at_zero = false;
+    const double expected = norm(all);
+    CHECK(norm(none) == expected);
+    TrainerOptions projector;
+    projector.lr_backbones = 0;
+    CHECK(norm(projector) < 0.9 * expected);
+    projector.freeze_at_zero = false;
+    CHECK(norm(projector) == expected);
+  }
+}
+
 TEST_CASE("the outputs of a frozen vision encoder are kept, and change nothing") {
   const BatchFile file(fixture("train-v1/batches.safetensors"));
   const std::vector<Batch> batches = {file.read(0), file.read(1), file.read(0), file.read(1), file.read(0)};

@@ -139,6 +139,7 @@ void Run::make_trainer() {
   options.lr_backbones = train_.lr_backbones;
   options.lr_vision_backbone = train_.lr_vision_backbone;
   options.lr_language_backbone = train_.lr_language_backbone;
+  options.freeze_at_zero = !as_reference(train_);
   options.max_grad_norm = train_.max_grad_norm;
   // The reference counts its schedule in micro-batches and advances it by steps: with accumulation only a part is run.
   const bool reference_schedule = as_reference(train_) || ready_batches;
