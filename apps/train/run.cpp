@@ -169,8 +169,11 @@ void Run::train() {
   StepBatches upcoming = source_->next();
   check(!upcoming.batches.empty(), "the data gave no batch");
   for (int64_t step = 0; step < steps_; ++step) {
-    const double start = log_.seconds();
     const StepBatches work = std::move(upcoming);
+    // The reference validates with every micro-batch of a step: only the last of them sees its update.
+    if (as_reference(train_) && work.batches.size() > 1 && validation_due(step))
+      validation_loss(step, work.batches.size() - 1);
+    const double start = log_.seconds();
     for (const std::string& line : source_->notes()) log_.note(line);
     const StepResult result = take(work, step, [&] {
       upcoming = step + 1 < steps_ ? source_->next() : StepBatches();
@@ -235,6 +238,15 @@ void Run::record(int64_t step, const StepResult& result, double tokens_per_secon
 }
 
 void Run::validate(int64_t step, double tokens_per_second) {
+  const auto val_loss = validation_loss(step, 1);
+  if (!val_loss) return;
+  char line[160];
+  std::snprintf(line, sizeof line, "Step: %lld, Loss: %.4f, Val Loss: %.4f, Tokens/s: %.2f",
+                static_cast<long long>(step), loss_, *val_loss, tokens_per_second);
+  say(line);
+}
+
+std::optional<double> Run::validation_loss(int64_t step, size_t times) {
   EvaluationOptions options;
   options.dtype = dtype_of(train_.dtype);
   options.blind = train_.blind;
@@ -247,17 +259,14 @@ void Run::validate(int64_t step, double tokens_per_second) {
   } catch (const Error& error) {  // of the validation data: no reason to lose what was learnt
     ++failed_validations_;
     log_.note(text("warning: step ", step, " has no validation loss: ", one_line(error.what())));
-    return;
+    return std::nullopt;
   }
-  log_.write({{"step", step}, {"val_loss", val_loss}});
-  char line[160];
-  std::snprintf(line, sizeof line, "Step: %lld, Loss: %.4f, Val Loss: %.4f, Tokens/s: %.2f",
-                static_cast<long long>(step), loss_, val_loss, tokens_per_second);
-  say(line);
+  for (size_t i = 0; i < times; ++i) log_.write({{"step", step}, {"val_loss", val_loss}});
   if (std::isfinite(val_loss) && (!best_ || val_loss < *best_)) {
     best_ = val_loss;
     save_checkpoint(model_, settings_.out + "/best", tokenizer_files_);
   }
+  return val_loss;
 }
 
 void Run::end_epoch(int64_t step, Epoch& epoch) {

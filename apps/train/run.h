@@ -37,6 +37,8 @@ class Run {
   StepResult take(const StepBatches& work, int64_t step, const std::function<void()>& meanwhile);
   void record(int64_t step, const StepResult& result, double tokens_per_second);
   void validate(int64_t step, double tokens_per_second);
+  // Logs it so many times, and keeps the best model. None: the validation data gave none.
+  std::optional<double> validation_loss(int64_t step, size_t times);
   void end_epoch(int64_t step, Epoch& epoch);
   void push();                        // to the Hugging Face Hub, where that was asked for
   void say(const std::string& line);  // on standard output, unless that is for JSON
