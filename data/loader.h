@@ -31,7 +31,7 @@ struct LoaderOptions {
   // together is then read once. 0: rows are shuffled one by one.
   int64_t rows_mixed = 0;
   bool drop_last = true;            // rows at the end of an epoch that don't fill a batch are left out
-  bool skip_without_target = true;  // batches in which no label counts; else delivered, and the model refuses them
+  bool skip_without_target = true;  // batches in which no label counts; else delivered
   int workers = 2;                  // 0: everything is done in next(), on the host's pool of threads
   int64_t prefetch = 2;             // batches kept ready
   double max_bad_share = 0.1;       // of bad_window rows in a row

@@ -19,7 +19,7 @@ void copy(const Tensor& from, const Tensor& to) { to.device().copy(to.data(), fr
 }  // namespace
 
 std::vector<int64_t> Inputs::form() const {
-  std::vector<int64_t> form = {B, pictures.longest, texts.longest};
+  std::vector<int64_t> form = {B, pictures.longest, texts.longest, learns};
   for (const Tensor* x : tensors(*this)) {
     form.push_back(x->defined() ? x->rank() : -1);
     if (x->defined()) form.insert(form.end(), x->shape().begin(), x->shape().end());

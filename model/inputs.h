@@ -18,8 +18,10 @@ struct Inputs {
   TokenIds ids;
   Tensor picture_rows, text_rows;  // where the decoder's rows come from
   Tensor label_rows, targets;      // undefined: no label counts
+  bool learns = true;              // else the loss, whatever its rows give, and every gradient are 0
 
-  // What the launches of a step depend on: all shapes. Two inputs of one form differ in their numbers alone.
+  // What the launches of a step depend on: all shapes, and whether it learns. Two inputs of one form differ in their
+  // numbers alone.
   std::vector<int64_t> form() const;
   // Takes over the numbers of inputs of the same form, in place.
   void take(const Inputs& from) const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "engine/schedule.h"
 #include "kernels/elementwise/elementwise.h"
@@ -52,10 +53,9 @@ Trainer::Trainer(VisionLanguageModel& model, TrainerOptions options)
 }
 
 Inputs Trainer::inputs_of(const Batch& batch) {
-  if (!vision_cache_) return model_.inputs(batch, options_.padding);
   Batch seen = batch;
-  seen.vision = (*vision_cache_)(batch.images, model_.device());
-  return model_.inputs(seen, options_.padding);
+  if (vision_cache_) seen.vision = (*vision_cache_)(batch.images, model_.device());
+  return model_.inputs(seen, options_.padding, !options_.refuse_unlabelled);
 }
 
 std::vector<Inputs> Trainer::inputs_of(const std::vector<Batch>& micro_batches) {
@@ -99,7 +99,8 @@ StepResult Trainer::step(const std::vector<Batch>& micro_batches, int64_t accumu
   if (const auto i = static_cast<size_t>(bad - seen.begin()); i < losses)
     throw NonFiniteLoss(text("step ", number, ", micro-batch ", i, ": the loss is ", *bad), i);
   check(bad == seen.end(), "step ", number, ": the gradient's norm is ", seen.back());
-  result.losses.assign(seen.begin(), seen.begin() + static_cast<ptrdiff_t>(losses));
+  for (size_t i = 0; i < losses; ++i)
+    result.losses.push_back(inputs[i].learns ? seen[i] : std::numeric_limits<double>::quiet_NaN());
   if (wants_norm()) result.grad_norm = seen.back();
   return result;
 }

@@ -22,6 +22,9 @@ struct TrainerOptions {
   // A part whose rate is 0 gets no gradient, no moments and no weight decay, and does not count in the gradient's norm.
   // Else it stays as it is too, but counts in the norm, as in nanoVLM v1.
   bool freeze_at_zero = true;
+  // A micro-batch in which no label counts is an error; else its loss is NaN, its gradient 0 and the step is taken all
+  // the same, as in nanoVLM v1.
+  bool refuse_unlabelled = true;
   std::optional<double> max_grad_norm;  // none: no clipping
   int64_t max_steps = 1;                // length of the learning-rate schedule
   DType dtype = DType::f32;

@@ -103,11 +103,15 @@ Inputs VisionLanguageModel::inputs(const Batch& batch, const Layout& layout, int
   return in;
 }
 
-Inputs VisionLanguageModel::inputs(const Batch& batch, Padding padding) const {
-  const Layout layout = layout_of(batch, config.image_tokens(), config.lm_vocab_size, padding, device());
-  check(!layout.targets.empty(), "loss: all ", batch.labels.numel(), " labels of the batch are ", kIgnoredLabel,
+Inputs VisionLanguageModel::inputs(const Batch& batch, Padding padding, bool unlabelled) const {
+  Layout layout = layout_of(batch, config.image_tokens(), config.lm_vocab_size, padding, device());
+  const bool learns = !layout.targets.empty();
+  check(learns || unlabelled, "loss: all ", batch.labels.numel(), " labels of the batch are ", kIgnoredLabel,
         " (ignored): there is nothing to learn from");
-  return inputs(batch, layout);
+  if (!learns) layout.label_rows = layout.targets = {0};  // some row
+  Inputs in = inputs(batch, layout);
+  in.learns = learns;
+  return in;
 }
 
 Tensor VisionLanguageModel::embed(const Inputs& in, const Forward& run) const {
@@ -123,7 +127,8 @@ Tensor VisionLanguageModel::embed(const Inputs& in, const Forward& run) const {
 Tensor VisionLanguageModel::loss(const Inputs& in, const Forward& run) const {
   check(in.targets.defined(), "loss: no label of the batch counts");
   const Tensor h = decoder(embed(in, run), in.texts, in.rope, run);
-  return linear_cross_entropy(gather_rows(h, in.label_rows), decoder.head, in.targets, run.dtype);
+  const Tensor mean = linear_cross_entropy(gather_rows(h, in.label_rows), decoder.head, in.targets, run.dtype);
+  return in.learns ? mean : scale(mean, 0.0f);
 }
 
 Tensor VisionLanguageModel::logits(const Batch& batch, const Forward& run) const {

@@ -32,8 +32,8 @@ class VisionLanguageModel {
 
   // The batch in its layout on the device, with RoPE's table for the layout's positions and `more` of them.
   Inputs inputs(const Batch& batch, const Layout& layout, int64_t more = 0) const;
-  // The same for training. Errors: no label counts.
-  Inputs inputs(const Batch& batch, Padding padding) const;
+  // The same for training. Where no label counts: an error, or with `unlabelled` inputs that teach nothing.
+  Inputs inputs(const Batch& batch, Padding padding, bool unlabelled = false) const;
 
   // Picture and text embeddings in the layout's rows [R, L].
   Tensor embed(const Inputs& in, const Forward& run) const;

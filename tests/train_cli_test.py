@@ -147,6 +147,23 @@ class Train(unittest.TestCase):
         self.assertIn("32 of 32 samples carry no loss", line)
         self.assertIn("lm_max_length 8", line)
 
+    def test_batches_without_a_label_are_steps_with_nanovlm_v1(self):
+        self.write_data(rows=10)
+        data = self.path("data", "train.jsonl")
+        with open(data) as file:
+            lines = file.readlines()
+        for long, val_ratio in (((2, 9), "0"), (range(10), "0.2")):
+            too_long = [line.replace("color?", "color? " * 40) if i in long else line for i, line in enumerate(lines)]
+            with open(data, "w") as file:
+                file.writelines(too_long)
+            arguments = self.data_arguments("out", "--batch_size", "1", "--epochs", "1", "--val_ratio", val_ratio,
+                                            "--max_no_loss_share", "0.1", "--compat", "nanovlm-v1")
+            self.run_train(*arguments)
+            losses = self.metric("out", "batch_loss")
+            self.assertEqual((len(losses), losses.count(None)), (10, 2) if val_ratio == "0" else (8, 8))  # null: NaN
+            self.assertEqual(self.metric("out", "val_loss"), [] if val_ratio == "0" else [None] * 3)
+        self.assertFalse(os.path.exists(self.path("out", "best")))
+
     def test_a_data_set_is_learned_and_the_same_bits_come_twice(self):
         self.write_data()
         for out in ("a", "b"):

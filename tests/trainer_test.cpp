@@ -63,6 +63,12 @@ VisionLanguageModel initial_model(const Device& device) {
   return model;
 }
 
+Batch unlabelled(Batch batch) {
+  const std::vector<int32_t> labels(static_cast<size_t>(batch.labels.numel()), kIgnoredLabel);
+  batch.labels = from_host(labels, batch.labels.shape(), batch.labels.device());
+  return batch;
+}
+
 void check_steps(const Run& run, double loss_tolerance, double norm_tolerance) {
   const auto& losses = run.golden["per_micro_batch"]["loss"];
   const auto& per_step = run.golden["per_step"];
@@ -303,13 +309,61 @@ TEST_CASE("from its inputs on a step is launches alone, and the same ones for in
 }
 
 TEST_CASE("a batch whose labels are all masked is an error that says so") {
-  const Device device = Device::open("cpu");
-  VisionLanguageModel model = initial_model(device);
-  Batch batch = BatchFile(fixture("train-v1/batches.safetensors")).read(0);
-  std::vector<int32_t> labels(static_cast<size_t>(batch.labels.numel()), kIgnoredLabel);
-  batch.labels = from_host(labels, batch.labels.shape(), device);
+  VisionLanguageModel model = initial_model(Device::open("cpu"));
   Trainer trainer(model, {});
-  CHECK_THROWS_WITH(trainer.step({batch}), contains("ignored"));
+  CHECK_THROWS_WITH(trainer.step({unlabelled(BatchFile(fixture("train-v1/batches.safetensors")).read(0))}),
+                    contains("ignored"));
+}
+
+TEST_CASE("a batch whose labels are all masked is a step of gradient 0 where none is refused, as in nanoVLM v1") {
+  const BatchFile file(fixture("train-v1/batches.safetensors"));
+  const Batch good = file.read(0), empty = unlabelled(file.read(1));
+  for (const Device& device : devices())
+    for (const bool together : {false, true}) {
+      INFO("device: " << device.name() << (together ? ", all gradients at once" : ""));
+      TrainerOptions options;
+      options.refuse_unlabelled = false;
+      options.recorded = options.gradient_norm = together;
+      options.max_steps = 100;
+      options.adamw.eps = 1e-20;  // below every gradient
+      const auto trained = [&](const std::vector<std::vector<Batch>>& steps, std::vector<double>& losses) {
+        VisionLanguageModel model = initial_model(device);
+        Trainer trainer(model, options);
+        for (const std::vector<Batch>& step : steps) {
+          const StepResult result = trainer.step(step, 2);
+          losses.insert(losses.end(), result.losses.begin(), result.losses.end());
+        }
+        CHECK(trainer.steps() == static_cast<int64_t>(steps.size()));
+        std::vector<std::vector<float>> weights;
+        walk(model, "", [&](const std::string&, const Tensor& x) { weights.push_back(to_host(x)); });
+        return weights;
+      };
+      std::vector<double> one, two, mixed;
+      const auto first = trained({{good}}, one), second = trained({{good}, {empty}}, two);
+      CHECK((two.size() == 2 && two[0] == one[0] && std::isnan(two[1])));
+      // It adds nothing to the others of its step.
+      if (together) CHECK(trained({{empty, good}}, mixed) == first);
+      CHECK((!together || (std::isnan(mixed.at(0)) && mixed.at(1) == one[0])));
+
+      // Weights decay, and momentum goes on: AdamW moves a weight by 0.9 / 1.9 over the root of 0.999 / 1.999 of what
+      // it moved it by first.
+      VisionLanguageModel untouched = initial_model(device);
+      size_t i = 0;
+      walk(untouched, "", [&](const std::string& name, const Tensor& x) {
+        INFO(name);
+        const double peak = name.starts_with("MP.") ? options.lr_mp : options.lr_backbones;
+        const double lr1 = get_lr(0, peak, options.max_steps), lr2 = get_lr(1, peak, options.max_steps);
+        const std::vector<float> before = to_host(x);
+        size_t wrong = 0;
+        for (size_t k = 0; k < before.size(); ++k) {
+          const double moved = first[i][k] - before[k] * (1 - 0.01 * lr1);
+          const double expected = first[i][k] * (1 - 0.01 * lr2) + 0.67006 * lr2 / lr1 * moved;
+          wrong += std::abs(second[i][k] - expected) > 1e-3 * lr2 + 3e-7 * std::abs(expected);
+        }
+        CHECK(wrong == 0);
+        ++i;
+      });
+    }
 }
 
 TEST_CASE("a model with dropout can't be trained") {

@@ -1,6 +1,7 @@
 #include "apps/common/evaluate.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "engine/autograd.h"
 
@@ -12,6 +13,7 @@ Loader open_loader(const EvaluationData& data) {
   options.batch_size = data.batch_size;
   options.shuffle = false;
   options.drop_last = data.drop_last;
+  options.skip_without_target = data.skip_without_target;
   options.workers = data.workers;
   options.max_bad_share = data.max_bad_share;
   return Loader(data.source, data.rows, data.collator, options);
@@ -100,14 +102,15 @@ LossResult evaluate_loss(const VisionLanguageModel& model, const EvaluationData&
   LossResult result;
   double sum_of_batches = 0, sum_of_tokens = 0;
   for_each_batch(data, options, result, [&](const LoadedBatch& loaded) {
-    if (loaded.targets == 0) return;  // its loss is undefined
-    const double loss = model.loss(loaded.batch, run).item();
+    const bool unlabelled = loaded.targets == 0;
+    if (unlabelled && data.skip_without_target) return;
+    const double loss = unlabelled ? std::numeric_limits<double>::quiet_NaN() : model.loss(loaded.batch, run).item();
     sum_of_batches += loss;
     sum_of_tokens += loss * static_cast<double>(loaded.targets);
     result.targets += loaded.targets;
     ++result.batches;
   });
-  check(result.targets > 0, "evaluation: expected labels that count, found none: ", why_none(result));
+  check(result.batches > 0, "evaluation: expected labels that count, found none: ", why_none(result));
   result.mean_of_batches = sum_of_batches / static_cast<double>(result.batches);
   result.mean_of_tokens = sum_of_tokens / static_cast<double>(result.targets);
   return result;

@@ -21,6 +21,7 @@ struct EvaluationData {
   int workers = 1;
   double max_bad_share = 0.1;  // of records; with more it ends early: see `stopped`
   bool drop_last = false;
+  bool skip_without_target = true;  // batches in which no label counts; else the loss of such a one is NaN
 };
 
 struct EvaluationOptions {
@@ -41,7 +42,7 @@ struct LossResult {
   std::string stopped;  // why the data ended before their end; empty: they did not
 };
 
-// Nothing is recorded for gradients. Error: no row of the data has a label that counts.
+// Nothing is recorded for gradients. Error: every batch was skipped.
 LossResult evaluate_loss(const VisionLanguageModel& model, const EvaluationData& data,
                          const EvaluationOptions& options);
 

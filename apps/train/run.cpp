@@ -66,6 +66,7 @@ LoaderOptions loader_options(const TrainConfig& train) {
   options.reference_order = row_order(train) == RowOrder::reference;
   if (train.shuffle == "blocks") options.rows_mixed = kRowsMixed;
   options.same_order_every_epoch = as_reference(train) || !train.reshuffle;
+  options.skip_without_target = !as_reference(train);
   options.workers = static_cast<int>(train.workers);
   options.max_bad_share = train.max_bad_share;
   return options;
@@ -114,7 +115,7 @@ void Run::open_dataset_batches(const RunConfig& config) {
   tokenizer_files_ = tokenizer_files(settings_.tokenizer, folder, vlm);
   for (const std::string& warning : warnings) log_.note("warning: " + warning);
 
-  check_loss(*rows, split, tokenizer, train_, vlm);
+  if (!as_reference(train_)) check_loss(*rows, split, tokenizer, train_, vlm);
 
   const auto cache = std::make_shared<PictureCache>(train_.picture_cache_mib << 20, train_.picture_cache_folder);
   const auto collator = std::make_shared<VqaCollator>(tokenizer, collate_options(train_, vlm), cache);
@@ -127,7 +128,8 @@ void Run::open_dataset_batches(const RunConfig& config) {
                    train_.batch_size,
                    static_cast<int>(train_.workers),
                    train_.max_bad_share,
-                   as_reference(train_) && static_cast<int64_t>(split.validation.size()) >= train_.batch_size};
+                   as_reference(train_) && static_cast<int64_t>(split.validation.size()) >= train_.batch_size,
+                   !as_reference(train_)};
   const auto samples = static_cast<int64_t>(split.train.size());
   name_ = settings_.run_name.empty() ? reference_name(train_, samples) : settings_.run_name;
 }
@@ -139,7 +141,7 @@ void Run::make_trainer() {
   options.lr_backbones = train_.lr_backbones;
   options.lr_vision_backbone = train_.lr_vision_backbone;
   options.lr_language_backbone = train_.lr_language_backbone;
-  options.freeze_at_zero = !as_reference(train_);
+  options.freeze_at_zero = options.refuse_unlabelled = !as_reference(train_);
   options.max_grad_norm = train_.max_grad_norm;
   // The reference counts its schedule in micro-batches and advances it by steps: with accumulation only a part is run.
   const bool reference_schedule = as_reference(train_) || ready_batches;
