@@ -106,7 +106,7 @@ Sample Collator::prepare_text(const Record& record, const std::string& place) co
 
 std::shared_ptr<const Image> Collator::picture_of(const Record& record, const std::string& place) const {
   const auto S = static_cast<int>(options_.image_size);
-  if (record.images.empty()) {
+  if (record.images.empty() || (options_.black_without_picture && record.null_first)) {
     if (!options_.black_without_picture || S != kReferenceBlackSize)
       throw BadRecord(Fault::no_picture, place + ": expected a picture, found none");
     return std::make_shared<Image>(Image{S, S, std::vector<uint8_t>(static_cast<size_t>(S) * S * 3)});

@@ -27,8 +27,10 @@ struct CollateOptions {
   // elsewhere in every batch, since positions count the padding.
   TextPadding padding = TextPadding::right_to_longest;
   OverLong over_long = OverLong::drop;
-  bool boundary_from_offsets = true;   // else the question's length is that of its tokens when alone
-  bool black_without_picture = false;  // a record that names no picture gets a black one, 224 x 224; else it is bad
+  bool boundary_from_offsets = true;  // else the question's length is that of its tokens when alone
+  // A record that names no picture gets a black one, 224 x 224, and so does one whose first is null; else the former is
+  // bad, and the other's picture the first that is not.
+  bool black_without_picture = false;
 
   // compat: "none", or "nanovlm-v1" for what the reference does, its mistakes included.
   static CollateOptions of(const std::string& compat, int64_t image_size, int64_t max_length);

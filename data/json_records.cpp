@@ -42,7 +42,10 @@ std::optional<std::vector<uint8_t>> from_base64(std::string_view text) {
 }
 
 void add_picture(const JsonValue& value, const std::string& folder, Record& record) {
-  if (value.is_null()) return;
+  if (value.is_null()) {
+    record.null_first |= record.images.empty();
+    return;
+  }
   Picture picture;
   if (value.is_string()) {
     picture.path = value.string();

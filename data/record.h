@@ -24,6 +24,7 @@ struct Picture {
 struct Record {
   std::vector<Picture> images;
   std::vector<Turn> texts;
+  bool null_first = false;  // `images`, which holds no nulls, began with one
 };
 
 // Why a record was left out.

@@ -227,6 +227,19 @@ TEST_CASE("records that can't be used say why") {
   CHECK(fault_of(VqaCollator(text, CollateOptions::nanovlm_v1(32, 79)), no_picture) == Fault::no_picture);
 }
 
+TEST_CASE("a null before a record's pictures is passed over, but black as nanoVLM v1 has it") {
+  const PromptTokenizer text = tokenizer_of("tokenizer");
+  Record record = record_of("q", "a");
+  record.null_first = true;
+  const auto rgb = [&](const CollateOptions& options) {
+    return VqaCollator(text, options).prepare(record, "f:1").picture->rgb;
+  };
+  CHECK(rgb({1, 79}) == std::vector<uint8_t>{255, 128, 0});
+  CHECK(rgb(CollateOptions::nanovlm_v1(224, 79)) == std::vector<uint8_t>(224 * 224 * 3));
+  record.null_first = false;
+  CHECK(rgb(CollateOptions::nanovlm_v1(224, 79)) != std::vector<uint8_t>(224 * 224 * 3));
+}
+
 TEST_CASE("a picture is turned upright, resized and kept") {
   const Device cpu = Device::open("cpu");
   const PromptTokenizer text = tokenizer_of("tokenizer");

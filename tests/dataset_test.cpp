@@ -59,6 +59,10 @@ TEST_CASE("a record of the_cauldron has its pictures and turns") {
   CHECK(record.texts[0].source == "s");
   CHECK(record.texts[1].user.empty());
   CHECK(record.texts[1].assistant == "\u00e9");
+  CHECK_FALSE(record.null_first);
+  const JsonLines nulls(
+      folder.write("n.jsonl", R"({"images": [null, "a.png"], "texts": [{"user": "", "assistant": ""}]})"));
+  CHECK((nulls.read(0).null_first && nulls.read(0).images.size() == 1));
 }
 
 TEST_CASE("a record of MMStar is one turn about one picture") {

@@ -197,8 +197,9 @@ TEST_CASE("nulls at every level") {
   CHECK(source->read(0).images.size() == 1);
   CHECK(source->read(0).texts[0].source.empty());
   CHECK(source->read(1).images.empty());      // no list
-  CHECK(source->read(2).images.size() == 1);  // one of two is null
-  CHECK(source->read(3).images.empty());      // neither bytes nor path
+  CHECK(source->read(2).images.size() == 1);  // the first of two is null
+  CHECK((source->read(2).null_first && !source->read(0).null_first));
+  CHECK(source->read(3).images.empty());  // neither bytes nor path
   CHECK(refusal_of(*source, 5, Fault::no_text).ends_with("row 5: expected a turn, found none"));
   CHECK(refusal_of(*source, 6, Fault::broken_record).ends_with("row 6: texts.user: expected text, found null"));
   CHECK(refusal_of(*source, 7, Fault::broken_record).ends_with("row 7: texts.user: expected text, found null"));

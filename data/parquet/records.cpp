@@ -143,7 +143,10 @@ class ParquetRecords : public RecordSource {
       if (i < bytes.slots.size() && bytes.slots[i].present)
         picture.bytes.assign(bytes.slots[i].value.begin(), bytes.slots[i].value.end());
       if (i < paths.slots.size() && paths.slots[i].present) picture.path = paths.slots[i].value;
-      if (picture.bytes.empty() && picture.path.empty()) continue;  // null, as in JSON
+      if (picture.bytes.empty() && picture.path.empty()) {  // null, as in JSON
+        record.null_first |= record.images.empty();
+        continue;
+      }
       if (picture.bytes.empty()) picture.folder = folder_;
       record.images.push_back(std::move(picture));
     }
