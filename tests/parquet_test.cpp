@@ -240,6 +240,30 @@ TEST_CASE("missing and foreign columns are all named") {
         file_of("types") + ": answer: expected bytes or text, found INT64");
 }
 
+TEST_CASE("columns of nulls alone are none") {
+  if (skipped()) return;
+  const auto cauldron = open(file_of("null-columns"));
+  REQUIRE(cauldron->size() == 3);
+  const size_t turns[] = {1, 2, 1}, pictures[] = {1, 0, 1};
+  for (size_t row = 0; row < 3; ++row) {
+    const Record record = cauldron->read(static_cast<int64_t>(row));
+    CHECK(record.texts.size() == turns[row]);
+    CHECK(record.texts.back().source.empty());
+    REQUIRE(record.images.size() == pictures[row]);
+    if (!record.images.empty()) CHECK(record.images[0].path.empty());
+  }
+  CHECK(cauldron->read(2).images[0].bytes == std::vector<uint8_t>{'1'});
+  const auto mmstar = open(file_of("null-columns-mmstar"));
+  CHECK(mmstar->read(0).images.at(0).bytes == std::vector<uint8_t>{'0'});
+  CHECK(mmstar->read(1).images.empty());
+  CHECK(open(file_of("null-columns-paths"))->read(0).images.at(0).path == "a.png");
+  CHECK(message_of([] { open(file_of("null-columns-needed")); }) ==
+        file_of("null-columns-needed") +
+            ": expected the_cauldron's columns or MMStar's, found no images.bytes, texts.assistant among: "
+            "images.list.element.bytes (nulls alone), images.list.element.path (nulls alone), "
+            "texts.list.element.user, texts.list.element.assistant (nulls alone)");
+}
+
 TEST_CASE("what is no whole Parquet file is refused when it is opened") {
   if (skipped()) return;
   const Folder folder;
