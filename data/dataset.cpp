@@ -13,22 +13,17 @@ namespace nanovlm {
 namespace {
 
 std::unique_ptr<RecordSource> open_file(const std::string& path, const std::shared_ptr<PageCache>& pages) {
-  std::unique_ptr<RecordSource> source;
   switch (dataset_kind(path)) {
     case DatasetKind::json_lines:
-      source = std::make_unique<JsonLines>(path);
-      break;
+      return std::make_unique<JsonLines>(path);
     case DatasetKind::json_array:
-      source = std::make_unique<JsonArray>(path);
-      break;
+      return std::make_unique<JsonArray>(path);
     case DatasetKind::parquet:
-      source = open_parquet(path, pages);
-      break;
+      return open_parquet(path, pages);
     case DatasetKind::none:
-      fail(path, ": expected a .jsonl, .json or .parquet file, or a folder with one, found a file of another kind");
+      break;
   }
-  check(source->size() > 0, path, ": expected records, found none");
-  return source;
+  fail(path, ": expected a .jsonl, .json or .parquet file, or a folder with one, found a file of another kind");
 }
 
 std::vector<int64_t> ordered_rows(int64_t rows, const SplitOptions& options) {
@@ -100,7 +95,11 @@ std::shared_ptr<const Dataset> open_dataset(const std::vector<std::string>& name
       Dataset::Part& part = parts.emplace_back(Dataset::Part{found.name, found.weight, {}});
       for (const std::string& file : found.files) part.files.push_back(open_file(file, pages));
     }
-  return std::make_shared<const Dataset>(std::move(parts));
+  auto data = std::make_shared<const Dataset>(std::move(parts));
+  std::string all;
+  for (const std::string& name : names) all += (all.empty() ? "" : ", ") + name;
+  check(data->size() > 0, all, ": expected records, found none");
+  return data;
 }
 
 Split split_rows(const Dataset& dataset, const SplitOptions& options) {

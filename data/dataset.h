@@ -54,7 +54,7 @@ class Dataset final : public RecordSource {
 //   a pattern           with *, ? or [...], as a shell expands it
 //   org/name[:SUBSET]   a repository of the Hub, where no such path exists and `fetch` is given
 // and may end in @WEIGHT: "a.parquet@0.5" visits a random half of the rows, "a.parquet@2" each row twice.
-// Error: nothing is there (what was tried is named), no records, a file of a kind that can't be read.
+// Error: nothing is there (what was tried is named), no records in all of it, a file of a kind that can't be read.
 std::shared_ptr<const Dataset> open_dataset(const std::vector<std::string>& names, const std::string& split = "train",
                                             const FetchDataset& fetch = {});
 

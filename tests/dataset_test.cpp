@@ -319,6 +319,25 @@ TEST_CASE("a data set is a file, a folder, or several of them") {
   CHECK(all_rows(*both) == std::vector<int64_t>{0, 1, 2, 3});
 }
 
+TEST_CASE("files without records are no harm among others, but alone they are no data set") {
+  const Folder folder;
+  const std::string none = folder.write("none.jsonl", ""), blank = folder.write("blank.jsonl", "\n"),
+                    no_array = folder.write("none.json", "[]"),
+                    two = folder.write("two.jsonl", line_of(0) + line_of(1));
+  const auto data = open_dataset({none, two, blank, two + "@2", no_array});
+  REQUIRE(data->size() == 4);
+  CHECK(data->blocks() == 4);
+  for (int64_t row = 0; row < 4; ++row) {
+    CHECK(data->read(row).texts[0].user == text("q", row % 2));
+    CHECK(data->place(row) == text(two, ":", row % 2 + 1));
+    CHECK(data->block_of(row) == row);
+    CHECK(data->subset_of(row).weight == (row < 2 ? 1 : 2));
+  }
+  CHECK(message_of([&] {
+          open_dataset({none, blank, no_array});
+        }) == none + ", " + blank + ", " + no_array + ": expected records, found none");
+}
+
 TEST_CASE("what is no data set is refused by name") {
   const Folder folder;
   folder.write("empty.jsonl", "");

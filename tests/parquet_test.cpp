@@ -131,6 +131,25 @@ TEST_CASE("row groups are blocks, numbered through all files") {
   for (const auto& [row, block] : blocks) CHECK(data->block_of(row) == block);
 }
 
+TEST_CASE("row groups and files without rows are passed over") {
+  if (skipped()) return;
+  const auto source = open(file_of("empty-groups"));
+  REQUIRE(source->size() == 5);
+  CHECK(open(file_of("no-rows"))->size() == 0);
+  const auto data = open_dataset({file_of("no-rows"), file_of("empty-groups"), file_of("no-rows")});
+  REQUIRE(data->size() == 5);
+  for (const RecordSource* rows : std::initializer_list<const RecordSource*>{source.get(), data.get()})
+    for (int64_t row = 0; row < 5; ++row) {
+      CAPTURE(row);
+      CHECK(rows->read(row).texts.at(0).user == text("q", row));
+      CHECK(rows->read(row).images.at(0).bytes == std::vector{static_cast<uint8_t>('0' + row)});
+      CHECK((rows->block_of(row) == rows->block_of(0)) == (row < 3));
+      CHECK(rows->block_of(row) < rows->blocks());
+    }
+  CHECK(message_of([] { open_dataset({file_of("no-rows")}); }) ==
+        file_of("no-rows") + ": expected records, found none");
+}
+
 TEST_CASE("threads that read at once get the same rows") {
   if (skipped()) return;
   const auto golden = golden_rows("cauldron");
