@@ -103,15 +103,18 @@ void configure_vision(const std::string& file, bool keep_img_size, VLMConfig& co
   settings.expect("num_channels", 3, 3);
 }
 
-// RoPE's base: a key of its own, or in rope_parameters as transformers 5 writes it. Scaled frequencies are refused.
+// RoPE's base: a key of its own, or in rope_parameters as transformers 5 writes it. Scaled frequencies are refused,
+// under the name that transformers gave their kind before 4.43 too.
 void configure_rope(Settings& settings, VLMConfig& config, Problems& problems) {
   settings.read("rope_theta", config.lm_re_base, 10000.0);
   for (const char* key : {"rope_scaling", "rope_parameters"})
     problems.collect([&] {
       const auto rope = settings.object().find(key);
       if (!rope) return;
+      rope->expect_object();
       Settings inner(*rope, problems);
-      inner.expect("rope_type", "default", "default");
+      for (const char* kind : {"rope_type", "type"}) inner.expect(kind, "default", "default");
+      inner.expect("factor", 1.0, 1.0);
       inner.read("rope_theta", config.lm_re_base, config.lm_re_base);
     });
 }

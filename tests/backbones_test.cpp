@@ -136,6 +136,28 @@ TEST_CASE("missing settings are the classes' own defaults, as published SigLIP f
   CHECK(config.lm_vocab_size == 49152);
 }
 
+TEST_CASE("RoPE is scaled under every name that transformers knows, and refused under each") {
+  const Folder folder;
+  const auto refusal = [&](const char* key, const std::string& rope) {
+    copy_config(folder, "llama", {{key, nlohmann::json::parse(rope)}});
+    return message_of([&] { config_of({{}, folder.path()}); });
+  };
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    const std::string place = text("the backbones can't be used:\n  ", folder.file("config.json"), ": $.", key);
+    CHECK(refusal(key, R"({"type": "linear", "factor": 4.0})") ==
+          place + ".type: expected \"default\", found the string \"linear\"\n  " + folder.file("config.json") + ": $." +
+              key + ".factor: expected 1.0, found 4.0");
+    CHECK(refusal(key, R"({"type": "dynamic", "factor": 1.0})") ==
+          place + ".type: expected \"default\", found the string \"dynamic\"");
+    CHECK(refusal(key, R"({"rope_type": "default", "type": "linear"})").starts_with(place + ".type: expected "));
+    CHECK(refusal(key, R"({"factor": 2.0})") == place + ".factor: expected 1.0, found 2.0");
+    CHECK(refusal(key, R"("linear")") == place + ": expected an object, found the string \"linear\"");
+    for (const char* plain : {"null", "{}", R"({"type": "default"})", R"({"rope_type": "default", "type": "default"})",
+                              R"({"rope_type": "default", "factor": 1})", R"({"type": null, "factor": null})"})
+      CHECK(refusal(key, plain) == "no error");
+  }
+}
+
 TEST_CASE("every tensor of a vision tower is nanoVLM's, bit for bit, and so is its output") {
   for (const std::string name : {"siglip", "siglip-vision-bf16"}) {
     Loaded loaded({folder_of(name), {}});
