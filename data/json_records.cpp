@@ -172,11 +172,18 @@ class ArrayScanner {
   bool in_string_ = false, escaped_ = false, ended_ = false;
 };
 
-// Calls f(bytes, offset) for the file's blocks.
+// Where the text begins: editors and PowerShell put a byte order mark before it.
+int64_t begin_of_text(const File& file) {
+  std::string head(static_cast<size_t>(std::min<int64_t>(kByteOrderMark.size(), file.size())), '\0');
+  file.read(head.data(), static_cast<int64_t>(head.size()), 0);
+  return head == kByteOrderMark ? static_cast<int64_t>(head.size()) : 0;
+}
+
+// Calls f(bytes, offset) for the blocks of the file's text.
 template <class F>
 void for_each_block(const File& file, const F& f) {
   std::vector<char> block(static_cast<size_t>(std::min(kScanBytes, file.size())));
-  for (int64_t offset = 0; offset < file.size(); offset += kScanBytes) {
+  for (int64_t offset = begin_of_text(file); offset < file.size(); offset += kScanBytes) {
     const int64_t bytes = std::min(kScanBytes, file.size() - offset);
     file.read(block.data(), bytes, offset);
     f(std::string_view(block.data(), static_cast<size_t>(bytes)), offset);
@@ -224,7 +231,7 @@ Record JsonRecords::read(int64_t row) const {
 }
 
 JsonLines::JsonLines(const std::string& path) : JsonRecords(path, ":") {
-  int64_t begin = 0;
+  int64_t begin = begin_of_text(file_);
   bool blank = true;  // the line that begins there, so far
   const auto line_ends = [&](int64_t end) {
     if (blank)

@@ -180,7 +180,7 @@ class Builder final : public json::json_sax_t {
 }  // namespace
 
 json parse_json(std::string_view text, const std::string& where, const JsonMembers& members) {
-  check(!text.starts_with("\xEF\xBB\xBF"), where,
+  check(!text.starts_with(kByteOrderMark), where,
         ": 1:1: expected JSON, found a byte order mark (save the file without one)");
   const size_t nul = text.find('\0');  // which nlohmann would take for the end
   check(nul == text.npos, where, ": ", line_and_column(text, nul), ": expected JSON, found a byte 0");

@@ -28,6 +28,8 @@ struct JsonMembers {
   int64_t max_inside = 0;  // 0: members must be plain values
 };
 
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";  // UTF-8's
+
 // Parses exactly one JSON value (RFC 8259, UTF-8). Refused with an Error that begins with `where`: syntax errors (with
 // line and column), a byte order mark, invalid UTF-8, bytes after the value, a key that occurs twice in an object (with
 // its path), more than 128 levels of nesting, numbers that overflow a double.

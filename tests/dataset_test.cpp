@@ -149,6 +149,27 @@ TEST_CASE("records of an array are found without reading it whole") {
   CHECK(refusal("[{}] x") == folder.file("bad.json") + ": byte 5: expected nothing behind the array, found more");
 }
 
+TEST_CASE("a byte order mark is no part of the first record") {
+  const Folder folder;
+  const std::string mark = "\xEF\xBB\xBF";
+  for (const std::string& lines : {mark + line_of(0) + line_of(1), mark + "\n" + line_of(0) + line_of(1)}) {
+    const JsonLines source(folder.write("r.jsonl", lines));
+    REQUIRE(source.size() == 2);
+    for (int row = 0; row < 2; ++row) CHECK(source.read(row).texts[0].user == text("q", row));
+  }
+  CHECK(JsonLines(folder.write("r.jsonl", mark)).size() == 0);
+  const JsonArray array(folder.write("r.json", mark + "[" + line_of(0) + "," + line_of(1) + "]"));
+  REQUIRE(array.size() == 2);
+  CHECK(array.read(0).texts[0].user == "q0");
+  // Only there, and only whole.
+  const JsonLines twice(folder.write("r.jsonl", mark + mark + line_of(0) + mark + line_of(1)));
+  REQUIRE(twice.size() == 2);
+  for (int row = 0; row < 2; ++row)
+    CHECK(refusal_of([&] { twice.read(row); }).message.find("byte order mark") != std::string::npos);
+  CHECK(message_of([&] { JsonArray(folder.write("r.json", "\xEF\xBB[]")); }).find("byte 0: expected an array") !=
+        std::string::npos);
+}
+
 TEST_CASE("lines are found whatever their ends and lengths") {
   const Folder folder;
   std::string lines;
