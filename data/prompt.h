@@ -13,6 +13,9 @@ struct PromptTokenizer {
   Tokenizer tokenizer;
   std::string eos;     // follows every answer
   int32_t eos_id = 0;  // also what padding is filled with, as in the reference
+  // tokenizer_config.json's clean_up_tokenization_spaces: transformers would take spaces before punctuation out of
+  // decoded text. Here they stay.
+  bool wants_clean_up = false;
 
   // `path` is a tokenizer.json or its folder. The end token is eos_token of tokenizer_config.json or
   // special_tokens_map.json beside it, and <|endoftext|> where neither exists. Error: it is not one token.

@@ -208,6 +208,17 @@ class Generate(Cli):
             self.assertEqual(run.returncode, 1 if noted else 0, run.stderr)
             self.assertEqual(b"/no/such/tok" in run.stderr, noted, run.stderr)
 
+    def test_that_text_is_not_cleaned_up_is_noted(self):
+        arguments = list(self.arguments("--max_new_tokens", 1))
+        arguments[arguments.index(TINY_TOKENIZER)] = self.folder
+        with open(os.path.join(TINY_TOKENIZER, "tokenizer.json"), encoding="utf-8") as file:
+            self.write("tokenizer.json", file.read())
+        for wanted in (True, False):
+            self.write("tokenizer_config.json", json.dumps({"clean_up_tokenization_spaces": wanted}))
+            run = self.run_program("generate", *arguments)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            self.assertEqual(b"clean_up_tokenization_spaces is true" in run.stderr, wanted, run.stderr)
+
     def test_no_tokens(self):
         result = self.json("generate", *self.arguments("--max_new_tokens", 0, "--generations", 1))
         self.assertEqual(result["generations"], [{"text": "", "tokens": []}])

@@ -262,6 +262,16 @@ TEST_CASE("a picture is turned upright, resized and kept") {
   CHECK(std::vector<float>(images.f32() + 192, images.f32() + 384) == expected);
 }
 
+TEST_CASE("that transformers would clean up decoded text is known") {
+  const Folder folder;
+  folder.write("tokenizer.json", bytes_of(NANOVLM_FIXTURES "/tokenizer/tiny/tokenizer.json"));
+  CHECK_FALSE(PromptTokenizer::load(folder.path()).wants_clean_up);
+  for (const bool wanted : {true, false}) {
+    folder.write("tokenizer_config.json", text(R"({"clean_up_tokenization_spaces": )", wanted ? "true}" : "false}"));
+    CHECK(PromptTokenizer::load(folder.file("tokenizer.json")).wants_clean_up == wanted);
+  }
+}
+
 TEST_CASE("the end token is read beside the tokenizer") {
   const Folder folder;
   folder.write("tokenizer.json", bytes_of(NANOVLM_FIXTURES "/tokenizer/tiny/tokenizer.json"));

@@ -80,6 +80,10 @@ LoadedModel LoadedModel::load(const std::string& checkpoint, const std::string& 
   warnings.clear();  // load_checkpoint gives them again
   // The tokenizer first: it is small, and what is wrong with it is said before the weights are read.
   PromptTokenizer text = load_tokenizer(tokenizer, checkpoint, config, warnings);
+  if (text.wants_clean_up)
+    warnings.push_back(nanovlm::text(tokenizer_path(tokenizer, checkpoint, config),
+                                     ": clean_up_tokenization_spaces is true, but is not done here: generated text "
+                                     "keeps spaces before punctuation that transformers would take out"));
   VisionLanguageModel model = load_checkpoint(checkpoint, device, warnings);
   model.to_inference(dtype);
   return {std::move(model), std::move(text), std::move(warnings)};
