@@ -233,10 +233,13 @@ TEST_CASE("recorded launches: memory that is not settled, that is kept, and othe
 }
 
 TEST_CASE("bf16 training stays near autocast's") {
-  Run run("accum1-clip-bf16");
-  VisionLanguageModel model = initial_model(Device::open("cpu"));
-  run.train(model, run.options());
-  check_steps(run, 0.4, 0.05);
+  for (const Device& device : devices()) {
+    INFO("device: " << device.name());
+    Run run("accum1-clip-bf16");
+    VisionLanguageModel model = initial_model(device);
+    run.train(model, run.options());
+    check_steps(run, 0.4, 0.05);
+  }
 }
 
 TEST_CASE("a loss that is not finite stops before the weights change") {
