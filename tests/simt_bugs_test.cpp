@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "tests/simt_kernels/planted.cuh"
+#include "tests/support/buffer.h"
 #include "tests/support/simt_runs.h"
 
 namespace nanovlm::testing {
@@ -186,6 +187,29 @@ TEST_CASE("planted: global memory out of bounds") {
   } else {
     simt::Executor executor;
     CHECK_THROWS_WITH(write(executor), contains("memory past the end of an allocation of 160 bytes was written"));
+  }
+}
+
+TEST_CASE("planted: a kernel leaves an operand of its test") {
+  const auto write = [](simt::Executor& executor) {
+    Buffer out(40, DType::f32);
+    launch("write_past_the_end", write_past_the_end, {1, kThreads, 0, executor.stream()}, static_cast<float*>(out), 40);
+    return out.intact();
+  };
+  const auto read = [](simt::Executor& executor) {
+    Buffer in(kThreads, DType::f32), out(kThreads, DType::f32);
+    launch("read_before_the_start", read_before_the_start, {1, kThreads, 0, executor.stream()}, static_cast<float*>(in),
+           static_cast<float*>(out));
+    return out.values()[0];
+  };
+  if (kInstrumented) {
+    require_named(kGlobalWriteLine,
+                  "out of bounds: write of 4 bytes 0 bytes past the end of an allocation of 160 bytes", write);
+    require_named(kGlobalReadLine, "out of bounds: read of 4 bytes 4 bytes before the start", read);
+  } else {  // no line, but neither passes for a result
+    simt::Executor executor;
+    CHECK_FALSE(write(executor));
+    CHECK(std::isnan(read(executor)));
   }
 }
 

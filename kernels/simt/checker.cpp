@@ -76,11 +76,16 @@ void Checker::block_barrier() {
 
 Checker::Space Checker::space_of(const void* address) const {
   if (block_->shared().holds(address)) return Space::shared;
-  if (memory_.in_range(address)) return Space::device;
+  if (memory_of(address)) return Space::global;
   const auto within = [&](const char* begin, const char* end) { return address >= begin && address < end; };
   if (block_->on_a_fiber(address) || within(thread_locals_, thread_locals_end_) || within(image_, image_end_))
     return Space::own;
-  return Space::host;
+  return Space::global;
+}
+
+const DeviceMemory* Checker::memory_of(const void* address) const {
+  if (memory_.in_range(address)) return &memory_;
+  return operands_.in_range(address) ? &operands_ : nullptr;
 }
 
 void Checker::access(const void* instruction, const void* address, int bytes, bool write) {
@@ -105,14 +110,20 @@ void Checker::atomic(const char* operation, const void* address, int bytes, Wher
 }
 
 void Checker::check(SiteId site, const void* address, int bytes, bool write, bool atomic) {
-  const Space space = space_of(address);
-  const char* access = write ? "write" : "read";
-  if (space == Space::device && !memory_.live(address, bytes))
-    return fault(site, text("out of bounds: ", access, " of ", bytes, " bytes ", memory_.describe(address)));
-  if (space == Space::shared) check_shared_bytes(site, static_cast<const char*>(address), bytes, write);
+  const bool shared = space_of(address) == Space::shared;
+  if (shared)
+    check_shared_bytes(site, static_cast<const char*>(address), bytes, write);
+  else
+    check_bounds(site, address, bytes, write);
   check_race(site, address, bytes, write, atomic);
   requests_.add(block_->warp(), block_->lane(), block_->lanes(), site,
-                {reinterpret_cast<uintptr_t>(address), bytes, write, space == Space::shared});
+                {reinterpret_cast<uintptr_t>(address), bytes, write, shared});
+}
+
+void Checker::check_bounds(SiteId site, const void* address, int bytes, bool write) {
+  const DeviceMemory* memory = memory_of(address);
+  if (memory && !memory->live(address, bytes))
+    fault(site, text("out of bounds: ", write ? "write" : "read", " of ", bytes, " bytes ", memory->describe(address)));
 }
 
 void Checker::check_shared_bytes(SiteId site, const char* address, int bytes, bool write) {
@@ -192,8 +203,7 @@ void Checker::engine_counts(const void* barrier, Where where) {
 void Checker::engine_reads(const void* address, int bytes, const void* barrier, Where where) {
   if (space_of(address) == Space::own) return;
   const SiteId site = sites_.of_wrapper("copy_box (source)", where);
-  if (space_of(address) == Space::device && !memory_.live(address, bytes))
-    fault(site, text("out of bounds: read of ", bytes, " bytes ", memory_.describe(address)));
+  check_bounds(site, address, bytes, false);
   check_race_of(races_.copy_engine(block_->thread(), barrier), site, address, bytes, false, false);
   requests_.add(block_->warp(), block_->lane(), block_->lanes(), site,
                 {reinterpret_cast<uintptr_t>(address), bytes, false, false});

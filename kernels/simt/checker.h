@@ -53,10 +53,12 @@ class Checker {
   void products_done(uint32_t groups) { races_.clocks().products_done(block_->warp(), groups); }
 
  private:
-  enum class Space { own, shared, device, host };
+  enum class Space { own, shared, global };
   enum class Byte : uint8_t { unwritten, in_flight, written };
 
   Space space_of(const void* address) const;
+  const DeviceMemory* memory_of(const void* address) const;  // null where bounds are not known
+  void check_bounds(SiteId site, const void* address, int bytes, bool write);
   // Each notes a fault in fault_; what comes from outside ends with end_access().
   void check(SiteId site, const void* address, int bytes, bool write, bool atomic);
   void check_shared_bytes(SiteId site, const char* address, int bytes, bool write);
@@ -67,6 +69,7 @@ class Checker {
   void end_access();
 
   const DeviceMemory& memory_;
+  const DeviceMemory& operands_ = operand_memory();
   Block* block_ = nullptr;
   SiteTable sites_;
   Races races_;

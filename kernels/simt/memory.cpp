@@ -115,4 +115,9 @@ std::string DeviceMemory::overrun() const {
   return {};
 }
 
+DeviceMemory& operand_memory() {
+  static DeviceMemory& memory = *new DeviceMemory;  // never closed: operands may be as static as it is
+  return memory;
+}
+
 }  // namespace nanovlm::simt

@@ -38,4 +38,8 @@ class DeviceMemory {
   std::map<int64_t, int64_t> free_;  // offset of a free stretch -> its length
 };
 
+// Memory of no executor in particular, whose bounds every executor checks: for operands that outlive executors, as a
+// test's do. Neither taken nor given back while a kernel runs.
+DeviceMemory& operand_memory();
+
 }  // namespace nanovlm::simt

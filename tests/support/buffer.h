@@ -21,10 +21,8 @@ namespace nanovlm::testing {
 // shows. Reading it back requires both red zones to be untouched. A buffer of no entries stands for a null argument.
 class Buffer {
  public:
-  Buffer(int64_t n, DType dtype) : n_(n), dtype_(dtype), bytes_(static_cast<uint8_t*>(take_memory(total()))) {
-    std::memset(bytes_.get(), kRedByte, total());
-    std::memset(begin(), 0xff, size());
-  }
+  Buffer(int64_t n, DType dtype)
+      : n_(n), dtype_(dtype), bytes_(static_cast<uint8_t*>(take_memory(n * size_of(dtype)))) {}
 
   // The values, rounded to `dtype`.
   Buffer(const Values& values, DType dtype) : Buffer(static_cast<int64_t>(values.size()), dtype) {
@@ -57,21 +55,14 @@ class Buffer {
     return dtype_ == other.dtype_ && n_ == other.n_ && std::memcmp(begin(), other.begin(), size()) == 0;
   }
 
-  bool intact() const {
-    const auto red = [](uint8_t byte) { return byte == kRedByte; };
-    const uint8_t* end = begin() + size();
-    return std::all_of(bytes_.get(), bytes_.get() + kRedZone, red) && std::all_of(end, end + kRedZone, red);
-  }
+  bool intact() const { return is_intact(begin(), size()); }
 
  private:
-  static constexpr int64_t kRedZone = 256;
-  static constexpr uint8_t kRedByte = 0xa5;
   struct Free {
     void operator()(uint8_t* p) const { give_memory(p); }
   };
 
-  int64_t total() const { return size() + 2 * kRedZone; }
-  uint8_t* begin() const { return bytes_.get() + kRedZone; }
+  uint8_t* begin() const { return bytes_.get(); }
 
   template <class T>
   void require_type() const {

@@ -1,4 +1,5 @@
-// Memory that every backend can read and write: managed memory where there is a GPU, the heap elsewhere.
+// Memory that every backend can read and write, between red zones: managed memory where there is a GPU, the heap
+// elsewhere; and for the instrumented kernels memory whose bounds their executor checks.
 #pragma once
 #include <cstddef>
 #include <cstdlib>
@@ -13,8 +14,19 @@ inline bool is_tested(const char* name) {
   return !only || !*only || std::strcmp(only, name) == 0;
 }
 
-void* take_memory(size_t bytes);  // 64-byte aligned
-void give_memory(void* memory);
+// Said by the caller, since one library serves the tests of both builds.
+enum class Bounds { by_red_zones, by_executor };
+#if defined(NANOVLM_SIMT_INSTRUMENTED)
+inline constexpr Bounds kBounds = Bounds::by_executor;
+#else
+inline constexpr Bounds kBounds = Bounds::by_red_zones;
+#endif
+
+// All of it is NaN as f32 and bf16, whatever is read of it or of the red zones. 64-byte aligned.
+void* take_memory(size_t bytes, Bounds bounds = kBounds);
+void give_memory(void* memory, Bounds bounds = kBounds);
+// Whether nobody has written the red zones of memory of so many bytes.
+bool is_intact(const void* memory, size_t bytes, Bounds bounds = kBounds);
 
 // One number in such memory.
 template <class T>
