@@ -169,6 +169,28 @@ TEST_CASE("planted: a misaligned access of 16 bytes") {
   });
 }
 
+TEST_CASE("planted: misaligned accesses by no wrapper") {
+  if (!kInstrumented) return;  // the host does them
+  require_named(
+      kMisalignedPairLine, "misaligned: read of 4 bytes at an address that is 2 past a multiple of 4",
+      [](simt::Executor& executor) {
+        SimtArray<bf16> in(executor, kThreads + 1);
+        SimtArray<unsigned> out(executor, kThreads);
+        launch("misaligned_pair", misaligned_pair, {1, kThreads, 0, executor.stream()}, in.data(), out.data());
+      });
+  require_named(kMisalignedStoreLine, "misaligned: write of 8 bytes at an address that is 4 past a multiple of 8",
+                [](simt::Executor& executor) {
+                  SimtArray<float> out(executor, 2 * kThreads + 1);
+                  launch("misaligned_store", misaligned_store, {1, kThreads, 0, executor.stream()}, out.data());
+                });
+  require_named(kMisalignedSharedLine, "misaligned: read of 4 bytes at an address that is 2 past a multiple of 4",
+                [](simt::Executor& executor) {
+                  SimtArray<unsigned> out(executor, kThreads);
+                  launch("misaligned_in_shared_memory", misaligned_in_shared_memory,
+                         {1, kThreads, 0, executor.stream()}, out.data());
+                });
+}
+
 TEST_CASE("planted: global memory out of bounds") {
   const auto write = [](simt::Executor& executor) {
     SimtArray<float> out(executor, 40);

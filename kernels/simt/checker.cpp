@@ -88,10 +88,13 @@ const DeviceMemory* Checker::memory_of(const void* address) const {
   return operands_.in_range(address) ? &operands_ : nullptr;
 }
 
-void Checker::access(const void* instruction, const void* address, int bytes, bool write) {
+void Checker::access(const void* instruction, const void* address, int bytes, int alignment, bool write) {
   if (space_of(address) == Space::own) return;
   const SiteId site = sites_.of_instruction(instruction);
   if (block_->stalled()) fault(site, block_->stalled_text());
+  if (const auto off = reinterpret_cast<uintptr_t>(address) % static_cast<uintptr_t>(alignment); off != 0)
+    fault(site, text("misaligned: ", write ? "write" : "read", " of ", bytes, " bytes at an address that is ", off,
+                     " past a multiple of ", alignment));
   check(site, address, bytes, write, false);
   end_access();
 }

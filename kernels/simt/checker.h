@@ -28,8 +28,9 @@ class Checker {
   void fence() { races_.fence(block_->thread()); }
   void fence_proxy() { races_.clocks().fence_proxy(block_->thread()); }
 
-  // An access of the running thread: by an instruction, a wrapper, an atomic.
-  void access(const void* instruction, const void* address, int bytes, bool write);
+  // An access of the running thread: by an instruction, which needs an address that is a multiple of `alignment`; by a
+  // wrapper; by an atomic.
+  void access(const void* instruction, const void* address, int bytes, int alignment, bool write);
   void wrapper_access(const char* operation, const void* address, int bytes, bool write, Where where);
   void atomic(const char* operation, const void* address, int bytes, Where where);
   // A cp.async writes from its issue on; its bytes may be read after the wait.

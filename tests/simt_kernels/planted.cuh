@@ -140,6 +140,28 @@ __global__ void misaligned_load(const float* x, float* y) {
   y[i] = ld16(x + i)[0];
 }
 
+// A GPU faults on these; a host does not.
+inline constexpr int kMisalignedPairLine = __LINE__ + 3;
+__global__ void misaligned_pair(const bf16* x, unsigned* y) {
+  const int i = static_cast<int>(threadIdx.x);
+  y[i] = *reinterpret_cast<const unsigned*>(x + i);
+}
+
+inline constexpr int kMisalignedStoreLine = __LINE__ + 3;
+__global__ void misaligned_store(float* y) {
+  const int i = static_cast<int>(threadIdx.x);
+  *reinterpret_cast<int64_t*>(y + 2 * i + 1) = 0;
+}
+
+inline constexpr int kMisalignedSharedLine = __LINE__ + 6;
+__global__ void misaligned_in_shared_memory(unsigned* y) {
+  GPU_SHARED(bf16, tile, [2 * kThreads + 2]);
+  const int i = static_cast<int>(threadIdx.x);
+  tile[2 * i + 1] = bf16(1.0f), tile[2 * i + 2] = bf16(1.0f);
+  const bf16* mine = &tile[2 * i + 1];
+  y[i] = *reinterpret_cast<const unsigned*>(mine);
+}
+
 inline constexpr int kOutsideMaskLine = __LINE__ + 3;
 __global__ void shuffle_from_outside_the_mask(float* y) {
   const int i = static_cast<int>(threadIdx.x);
