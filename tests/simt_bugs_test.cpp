@@ -84,7 +84,7 @@ TEST_CASE("planted: lanes exchange through shared memory without __syncwarp") {
   const std::vector<float> x = counting(kThreads);
   std::vector<float> right;
   for (int i = 0; i < kThreads; ++i) right.push_back(x[i / kWarp * kWarp + (i + 1) % kWarp]);
-  require_caught(kNoSyncwarpLine, "", right, [&](simt::Executor& executor) {
+  require_caught(kNoSyncwarpLine, "race", right, [&](simt::Executor& executor) {
     SimtArray<float> in(executor, x), out(executor, kThreads);
     launch("warp_exchange_without_syncwarp", warp_exchange_without_syncwarp, {1, kThreads, 0, executor.stream()},
            in.data(), out.data());
@@ -155,7 +155,8 @@ TEST_CASE("planted: shared memory out of bounds") {
     launch("planted", two_dynamic_arrays, {1, kThreads, 1024, executor.stream()}, out.data());
   });
   if (kInstrumented) {
-    require_named(kSharedPointerLine, "", with_output(shared_pointer_out_of_bounds));
+    require_named(kSharedPointerLine, "out of bounds: write of 4 bytes of shared memory",
+                  with_output(shared_pointer_out_of_bounds));
   } else {  // the red zone tells the array, not the line
     simt::Executor executor;
     CHECK_THROWS_WITH(with_output(shared_pointer_out_of_bounds)(executor), contains("red zone of shared array 'tile'"));

@@ -32,10 +32,12 @@ __global__ void tile_reuse_without_barrier(const float* x, float* y, int tiles) 
 }
 
 // Sound in the order of lanes, and wrong on a GPU: lanes do not run in step.
-inline constexpr int kNoSyncwarpLine = __LINE__ + 5;
+inline constexpr int kNoSyncwarpLine = __LINE__ + 7;
 __global__ void warp_exchange_without_syncwarp(const float* x, float* y) {
   GPU_SHARED(float, tile, [kThreads]);
   const int i = static_cast<int>(threadIdx.x);
+  tile[i] = 0;
+  __syncwarp();
   tile[i] = x[i];
   y[i] = tile[i / kWarp * kWarp + (i + 1) % kWarp];
 }
