@@ -22,6 +22,7 @@ struct Operands {
   DType dtype;
   Buffer x, delta, w, b, dy, dsum, dw, db;
   float eps = 1e-5f;
+  int late_output = -1;  // which of sum, y, dx, ddelta fits no vector
 
   Operands(bool centered, bool with_delta, Case shape, DType dtype, Random random = Random(7))
       : centered(centered),
@@ -73,12 +74,13 @@ template <class Backend>
 Outputs run(Backend backend, Stream stream, const Operands& operands, bool in_place = false) {
   Operands o = operands;
   const int64_t n = o.R * o.C;
-  Outputs out{in_place ? o.x : Buffer(n, DType::f32),
-              Buffer(n, o.dtype),
+  const auto made = [&](int output, DType dtype) { return Buffer(n, dtype, output == o.late_output); };
+  Outputs out{in_place ? o.x : made(0, DType::f32),
+              made(1, o.dtype),
               Buffer(o.centered ? o.R : 0, DType::f32),
               Buffer(o.R, DType::f32),
-              in_place ? o.dsum : Buffer(n, DType::f32),
-              Buffer(n, o.dtype),
+              in_place ? o.dsum : made(2, DType::f32),
+              made(3, o.dtype),
               o.dw,
               o.db};
   Buffer& x = in_place ? out.sum : o.x;
@@ -220,6 +222,23 @@ TEST_CASE("a norm and its gradient add delta on the way, with the same bits") {
           const Operands operands(centered, true, shape, dtype);
           const Outputs out = run(backend, stream, operands);
           check_same_bits(out, run_without_sum(backend, stream, operands, out));
+        }
+  });
+}
+
+TEST_CASE("norms read and write one by one what fits no vector") {
+  for_each_backend([](auto backend, Stream stream) {
+    for (bool centered : {false, true})
+      for (DType dtype : kFloatDTypes)
+        for (int late = 0; late < 10; ++late) {
+          CAPTURE(centered, name_of(dtype), late);
+          Operands o(centered, true, {3, 8}, dtype);
+          Buffer* const inputs[] = {&o.x, &o.delta, &o.w, &o.b, &o.dy, &o.dsum};
+          if (late < 6) *inputs[late] = Buffer(*inputs[late], 1);
+          o.late_output = late - 6;
+          const Outputs out = run(backend, stream, o);
+          check_outputs(out, o);
+          check_outputs(run_without_sum(backend, stream, o, out), o);
         }
   });
 }

@@ -1,16 +1,16 @@
 // RMSNorm and LayerNorm on a GPU: bound by memory. RMSNorm is LayerNorm without mean and bias.
 //
 // Forward and dx: a warp owns a row. Rows of up to 768 columns in whole quads, which both models have, are held in
-// registers, so that each byte moves once; others are read again for each pass. The gradient of RMSNorm holds rows as
-// pairs: nine a lane are the decoder's 576 columns, where quads would be four and a half and leave lanes idle.
-// dw and db: for held rows the same kernel's warps walk over rows, a grid apart, and add them up in registers; a
-// block's sums are a line of scratch memory, and a second kernel adds the lines. Else one thread a column walks the
-// rows. The order of every sum is fixed by R and C alone. The gradient asks for all of a row, x, dy and dsum, before it
-// waits for any of it: up to 90 kB a multiprocessor are under way, where the memory's rate times its latency is
-// some 30.
+// registers where they are aligned, so that each byte moves once; others are read again for each pass. The gradient of
+// RMSNorm holds rows as pairs: nine a lane are the decoder's 576 columns, where quads would be four and a half and
+// leave lanes idle. dw and db: for held rows the same kernel's warps walk over rows, a grid apart, and add them up in
+// registers; a block's sums are a line of scratch memory, and a second kernel adds the lines. Else one thread a column
+// walks the rows. The order of every sum is fixed by R, C and alignment alone. The gradient asks for all of a row, x,
+// dy and dsum, before it waits for any of it: up to 90 kB a multiprocessor are under way, where the memory's rate times
+// its latency is some 30.
 #include "kernels/norm/norm.h"
 
-#include "kernels/device.cuh"
+#include "kernels/elements.cuh"
 
 namespace nanovlm::kernels {
 namespace {
@@ -35,9 +35,14 @@ struct Reread {
   static constexpr int kWidth = 1, kSteps = 1;
 };
 
+// Whether these rows can be held so.
 template <class Held>
-bool holds_rows(int64_t C) {
-  return C % Held::kWidth == 0 && C <= Held::kColumns;
+bool holds_rows(const LayerNorm& a) {
+  return a.C % Held::kWidth == 0 && a.C <= Held::kColumns && aligned(a.x, a.delta, a.w, a.b, a.sum, a.y);
+}
+template <class Held>
+bool holds_rows(const LayerNormBackward& a) {
+  return a.C % Held::kWidth == 0 && a.C <= Held::kColumns && aligned(a.x, a.delta, a.dy, a.dsum, a.dx, a.ddelta);
 }
 
 // Calls f(step, c) for the columns c ... c + kWidth - 1 that this lane owns.
@@ -274,8 +279,7 @@ void forward(const char* name, const LayerNorm& a, Stream stream) {
   if (a.R == 0) return;
   const LaunchShape shape{ceil_div(a.R, kWarps), kWarps * kWarp, 0, stream};
   with_float(a.dtype, [&]<class T>(Type<T>) {
-    launch(name, holds_rows<Quads>(a.C) ? norm_kernel<T, kCentered, Quads> : norm_kernel<T, kCentered, Reread>, shape,
-           a);
+    launch(name, holds_rows<Quads>(a) ? norm_kernel<T, kCentered, Quads> : norm_kernel<T, kCentered, Reread>, shape, a);
   });
 }
 
@@ -297,10 +301,10 @@ void backward(const char* name, const LayerNormBackward& a, Stream stream) {
   if (a.R == 0) return;
   with_float(a.dtype, [&]<class T>(Type<T>) {
     if constexpr (kCentered) {
-      if (holds_rows<Quads>(a.C)) return backward_of_held<T, Quads>(name, a, stream);
+      if (holds_rows<Quads>(a)) return backward_of_held<T, Quads>(name, a, stream);
     } else {
-      if (holds_rows<Pairs<9>>(a.C)) return backward_of_held<T, Pairs<9>>(name, a, stream);
-      if (holds_rows<Pairs<12>>(a.C)) return backward_of_held<T, Pairs<12>>(name, a, stream);
+      if (holds_rows<Pairs<9>>(a)) return backward_of_held<T, Pairs<9>>(name, a, stream);
+      if (holds_rows<Pairs<12>>(a)) return backward_of_held<T, Pairs<12>>(name, a, stream);
     }
     launch(name, norm_backward_rereading_kernel<T, kCentered>,
            {ceil_div(a.R, kBackwardWarps), kBackwardWarps * kWarp, 0, stream}, a);

@@ -19,17 +19,21 @@ namespace nanovlm::testing {
 
 // n entries of one dtype. It starts as all-ones bytes (NaN as f32 and bf16), so that a place a kernel forgets to write
 // shows. Reading it back requires both red zones to be untouched. A buffer of no entries stands for a null argument.
+// With `late` it begins so many entries after an address that fits vectors.
 class Buffer {
  public:
-  Buffer(int64_t n, DType dtype)
-      : n_(n), dtype_(dtype), bytes_(static_cast<uint8_t*>(take_memory(n * size_of(dtype)))) {}
+  Buffer(int64_t n, DType dtype, int64_t late = 0)
+      : n_(n), dtype_(dtype), late_(late), bytes_(static_cast<uint8_t*>(take_memory((late + n) * size_of(dtype)))) {}
 
   // The values, rounded to `dtype`.
   Buffer(const Values& values, DType dtype) : Buffer(static_cast<int64_t>(values.size()), dtype) {
     for (int64_t i = 0; i < n_; ++i) set(i, values[i]);
   }
 
-  Buffer(const Buffer& other) : Buffer(other.n_, other.dtype_) { std::memcpy(begin(), other.begin(), size()); }
+  Buffer(const Buffer& other) : Buffer(other, other.late_) {}
+  Buffer(const Buffer& other, int64_t late) : Buffer(other.n_, other.dtype_, late) {
+    std::memcpy(begin(), other.begin(), size());
+  }
   Buffer(Buffer&&) = default;
   Buffer& operator=(Buffer&&) = default;
 
@@ -55,14 +59,14 @@ class Buffer {
     return dtype_ == other.dtype_ && n_ == other.n_ && std::memcmp(begin(), other.begin(), size()) == 0;
   }
 
-  bool intact() const { return is_intact(begin(), size()); }
+  bool intact() const { return is_intact(bytes_.get(), late_ * size_of(dtype_) + size()); }
 
  private:
   struct Free {
     void operator()(uint8_t* p) const { give_memory(p); }
   };
 
-  uint8_t* begin() const { return bytes_.get(); }
+  uint8_t* begin() const { return bytes_.get() + late_ * size_of(dtype_); }
 
   template <class T>
   void require_type() const {
@@ -90,6 +94,7 @@ class Buffer {
 
   int64_t n_;
   DType dtype_;
+  int64_t late_;
   std::unique_ptr<uint8_t[], Free> bytes_;
 };
 
