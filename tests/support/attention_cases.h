@@ -26,7 +26,9 @@ struct Case {
   int key_gap = 8;  // entries between rows of k: odd ones fit no vector
 };
 
-// One row; a vector and one more or less; the tile, the block and the chunk and one more; segments of no rows.
+// One row; a vector and one more or less; the tile, the block and the chunk and one more; segments of no rows. Of every
+// head size that kernels are made for some with three tiles of 64 keys: with less, what is wrong between tiles may not
+// show.
 inline const Case kCases[] = {
     {{1}, 1, 1, 8, true, true},
     {{1, 1, 1}, 3, 1, 3, false, false},
@@ -60,6 +62,10 @@ inline const Case kCases[] = {
     {{197}, 3, 1, 16, false, true, Mask::random},
     {{256, 31}, 1, 1, 32, true, true},
     {{257, 2}, 2, 2, 5, true, false, Mask::left},
+    {{130}, 1, 1, 128, true, true},
+    {{65, 129}, 2, 1, 128, false, true, Mask::left},
+    {{130}, 1, 1, 32, true, true, Mask::vlm},
+    {{257}, 1, 1, 64, true, true, Mask::left},
 };
 
 inline std::vector<uint8_t> mask_of(Mask kind, const std::vector<int32_t>& lengths, Random& random) {
