@@ -13,22 +13,11 @@ Forward forward(Backend backend, Stream stream, Operands& x, const char* kernel 
   return forward_by([&](const kernels::Attention& a) { kernels::attention(backend, a, stream); }, x, kernel);
 }
 
-struct Backward {
-  Buffer dq, dk, dv;
-};
-
 template <class Backend>
-Backward backward(Backend backend, Stream stream, Operands& x, Buffer o, Buffer lse, const char* kernel = nullptr) {
-  const AttentionSetting& s = x.setting;
-  Backward out{Buffer(s.R() * x.q_stride, x.dtype), Buffer(s.R() * x.k_stride, x.dtype),
-               Buffer(s.R() * x.v_stride, x.dtype)};
-  Buffer q = spread(x.q, s.H * s.D, x.q_stride, x.dtype), k = spread(x.k, s.G * s.D, x.k_stride, x.dtype);
-  Buffer v = spread(x.v, s.G * s.D, x.v_stride, x.dtype), d_o(x.d_o, x.dtype);
-  kernels::attention_backward(backend,
-                              kernels::AttentionBackward{x.shape(), q, k, v, x.q_stride, x.k_stride, x.v_stride, o, d_o,
-                                                         lse, out.dq, out.dk, out.dv, kernel},
-                              stream);
-  return out;
+Backward backward(Backend backend, Stream stream, Operands& x, const Buffer& o, const Buffer& lse,
+                  const char* kernel = nullptr) {
+  return backward_by([&](const kernels::AttentionBackward& a) { kernels::attention_backward(backend, a, stream); }, x,
+                     o, lse, kernel);
 }
 
 // Whether the kernel for Hopper GPUs, which is taken on request alone, does them.
@@ -36,28 +25,29 @@ bool fits_wgmma(const Operands& x) {
   return x.dtype == DType::bf16 && x.setting.D == 64 && x.k_stride % 8 == 0 && x.longest() <= 208;
 }
 
-// Calls f(backend, stream, kernel) on simt and cuda for every kernel of the operation that can do these operands, its
-// own choice or not.
+// Every kernel of the operation that can do these operands, its own choice or not.
+std::vector<const char*> kernels_for(const Operands& x, bool gradient, bool hopper) {
+  const int D = x.setting.D;
+  std::vector<const char*> kernels{"fma"};
+  if (gradient && D <= 64 && x.longest() <= (hopper ? 256 : 112)) kernels.push_back("fma_whole");
+  if (x.dtype == DType::bf16 && (D == 32 || D == 64 || D == 128) && x.k_stride % 8 == 0) kernels.push_back("mma");
+  if (hopper && !gradient && fits_wgmma(x)) kernels.push_back("wgmma");
+  return kernels;
+}
+
+// Calls f(backend, stream, kernel) on simt and cuda for each of them.
 template <class F>
 void for_each_kernel([[maybe_unused]] const Operands& x, [[maybe_unused]] bool gradient, [[maybe_unused]] const F& f) {
-  [[maybe_unused]] const auto kernels_of = [&](bool hopper) {
-    std::vector<const char*> kernels{"fma"};
-    if (gradient && x.setting.D <= 64 && x.longest() <= (hopper ? 256 : 112)) kernels.push_back("fma_whole");
-    if (x.dtype == DType::bf16 && (x.setting.D == 32 || x.setting.D == 64) && x.k_stride % 8 == 0)
-      kernels.push_back("mma");
-    if (hopper && !gradient && fits_wgmma(x)) kernels.push_back("wgmma");
-    return kernels;
-  };
 #if defined(NANOVLM_SIMT_KERNELS)
   if (is_tested("simt"))
-    for (const char* kernel : kernels_of(true)) {
+    for (const char* kernel : kernels_for(x, gradient, true)) {
       simt::Executor executor({.order = simt::Order::priorities, .seed = 3});
       f(Simt{}, executor.stream(), kernel);
     }
 #endif
 #if defined(NANOVLM_CUDA_KERNELS) && !defined(NANOVLM_SIMT_INSTRUMENTED)
   if (is_tested("cuda") && gpu())
-    for (const char* kernel : kernels_of(gpu_is_hopper())) f(Cuda{}, gpu()->stream(), kernel);
+    for (const char* kernel : kernels_for(x, gradient, gpu_is_hopper())) f(Cuda{}, gpu()->stream(), kernel);
 #endif
 }
 
@@ -107,21 +97,43 @@ TEST_CASE("a kernel that was asked for refuses what it does not do") {
       contains("attention_backward: kernel \"whole\" does "));
 }
 
-TEST_CASE("attention by wgmma gives the same bits in whatever order its threads and copies come") {
-  int cases = 0;
-  const auto check = [&](Operands& x) {
-    if (!fits_wgmma(x)) return;
-    ++cases;
-    same_in_all_runs([&](simt::Executor& executor) {
-      const Forward out = forward(Simt{}, executor.stream(), x, "wgmma");
-      Values values = out.o.values();
-      const Values lse = out.lse.values();
-      values.insert(values.end(), lse.begin(), lse.end());
-      return values;
-    });
+// Three tiles of keys in every kernel, by whatever width it is made for: head sizes by 32, 64 and 128, and segments by
+// 64, 128 and 208 rows for wgmma.
+const Case kOrderCases[] = {{{130}, 1, 1, 32, true, true, Mask::vlm},
+                            {{20}, 1, 1, 64, true, true},
+                            {{70}, 1, 1, 64, false, true, Mask::left},
+                            {{130}, 1, 1, 64, true, true, Mask::vlm},
+                            {{130}, 1, 1, 128, true, true}};
+
+Values joined(const std::vector<const Buffer*>& buffers) {
+  Values all;
+  for (const Buffer* buffer : buffers) {
+    const Values values = buffer->values();
+    all.insert(all.end(), values.begin(), values.end());
+  }
+  return all;
+}
+
+TEST_CASE("each of attention's kernels gives the same bits in whatever order its threads and copies come") {
+  const auto check = [](Operands& x) {
+    const auto saved = reference::attention<double>(x.setting, x.q, x.k, x.v, x.dtype);
+    const Buffer o(saved.o, x.dtype), lse(saved.lse, DType::f32);
+    for (const char* kernel : kernels_for(x, false, true)) {
+      INFO("kernel " << kernel);
+      same_in_all_runs([&](simt::Executor& executor) {
+        const Forward out = forward(Simt{}, executor.stream(), x, kernel);
+        return joined({&out.o, &out.lse});
+      });
+    }
+    for (const char* kernel : kernels_for(x, true, true)) {
+      INFO("kernel " << kernel << " of the gradient");
+      same_in_all_runs([&](simt::Executor& executor) {
+        const Backward out = backward(Simt{}, executor.stream(), x, o, lse, kernel);
+        return joined({&out.dq, &out.dk, &out.dv});
+      });
+    }
   };
-  for_each_case(check, kMostRowsTwice);
-  CHECK(cases > 0);
+  for_each_case(check, kMostRowsInOrders, kOrderCases);
 }
 
 TEST_CASE("attention by wgmma refuses a longer segment than it holds") {

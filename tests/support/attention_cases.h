@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 #include <numeric>
+#include <span>
 #include <vector>
 
 #include "kernels/attention/attention.h"
@@ -174,17 +175,33 @@ Forward forward_by(const Run& run, Operands& x, const char* kernel = nullptr) {
   return out;
 }
 
-#if defined(NANOVLM_SIMT_INSTRUMENTED)
-inline constexpr int kMostRows = 130, kMostRowsTwice = 20;  // an access costs some hundred times its own time
+struct Backward {
+  Buffer dq, dk, dv;
+};
+
+template <class Run>
+Backward backward_by(const Run& run, Operands& x, Buffer o, Buffer lse, const char* kernel = nullptr) {
+  const AttentionSetting& s = x.setting;
+  Backward out{Buffer(s.R() * x.q_stride, x.dtype), Buffer(s.R() * x.k_stride, x.dtype),
+               Buffer(s.R() * x.v_stride, x.dtype)};
+  Buffer q = spread(x.q, s.H * s.D, x.q_stride, x.dtype), k = spread(x.k, s.G * s.D, x.k_stride, x.dtype);
+  Buffer v = spread(x.v, s.G * s.D, x.v_stride, x.dtype), d_o(x.d_o, x.dtype);
+  run(kernels::AttentionBackward{x.shape(), q, k, v, x.q_stride, x.k_stride, x.v_stride, o, d_o, lse, out.dq, out.dk,
+                                 out.dv, kernel});
+  return out;
+}
+
+#if defined(NANOVLM_SIMT_INSTRUMENTED)  // an access costs some hundred times its own time
+inline constexpr int kMostRows = 130, kMostRowsTwice = 20, kMostRowsInOrders = 20;
 #else
-inline constexpr int kMostRows = 1000, kMostRowsTwice = 70;
+inline constexpr int kMostRows = 1000, kMostRowsTwice = 70, kMostRowsInOrders = 1000;
 #endif
 
 // Calls f(operands) for every case of up to `rows` rows, and every dtype.
 template <class F>
-void for_each_case(const F& f, int rows = kMostRows) {
+void for_each_case(const F& f, int rows = kMostRows, std::span<const Case> cases = kCases) {
   uint64_t seed = 0;
-  for (const Case& c : kCases)
+  for (const Case& c : cases)
     for (DType dtype : kFloatDTypes) {
       if (std::accumulate(c.lengths.begin(), c.lengths.end(), 0) > rows) continue;
       INFO("segments " << Catch::Detail::stringify(c.lengths) << ", H " << c.H << ", G " << c.G << ", D " << c.D
