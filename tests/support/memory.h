@@ -32,7 +32,7 @@ bool is_intact(const void* memory, size_t bytes, Bounds bounds = kBounds);
 template <class T>
 class Number {
  public:
-  explicit Number(T value) : place_(static_cast<T*>(take_memory(sizeof(T)))) { *place_ = value; }
+  explicit Number(const T& value) : place_(static_cast<T*>(take_memory(sizeof(T)))) { *place_ = value; }
   T* place() const { return place_.get(); }
   T value() const { return *place_; }
 
