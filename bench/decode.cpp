@@ -3,10 +3,14 @@
 //
 // Tokens a second of one sequence through the decoder (SmolLM2-135M's shapes unless --config says otherwise) with a
 // cache of keys and values. Every token reads every weight once, so the bound is the weights' bytes over the speed of a
-// plain read, measured in this process. Also: the time from the start of loading a checkpoint to the first token.
+// plain read, measured in this process. Also: the time from the start of loading a checkpoint to the first token. On
+// simt no time: what the kernels of one token need and waste, of a small model unless --config names one.
+//
+// First the logits are held against the cpu's forward of the whole sequence in fp32, without a cache.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -18,6 +22,8 @@
 #include "bench/common/harness.h"
 #include "bench/common/memory_read.h"
 #include "bench/common/peer.h"
+#include "bench/common/small_model.h"
+#include "bench/common/static_report.h"
 #include "engine/json.h"
 #include "engine/random.h"
 #include "model/generate.h"
@@ -29,9 +35,11 @@ using namespace nanovlm::bench;
 namespace {
 
 struct Settings {
-  std::string dtype = "bf16", config, peer;
-  int64_t tokens = 64, context = 64;
+  std::string dtype_name = "bf16", config, peer;
+  int64_t tokens = 64, context = 0;
   DeviceChoice device = {"cpu", {}};
+
+  DType dtype() const { return dtype_name == "bf16" ? DType::bf16 : DType::f32; }
 };
 
 Batch prompt_batch(const VLMConfig& config, int64_t length, const Device& device) {
@@ -58,65 +66,86 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// From opening the checkpoint to the first token of an answer.
-double cold_start(const VLMConfig& config, int64_t context, DType dtype, const Device& device) {
+GenerateOptions greedy(int64_t tokens, DType dtype) {
+  GenerateOptions options;
+  options.sampling.greedy = true;
+  options.stop_at_eos = false;
+  options.max_new_tokens = tokens;
+  options.dtype = dtype;
+  return options;
+}
+
+// From opening a checkpoint of the model to the first token of an answer.
+double cold_start(VisionLanguageModel& saved, int64_t context, DType dtype, const Device& device) {
   const auto folder = std::filesystem::temp_directory_path() / text("decode_bench_", getpid());
-  {
-    VisionLanguageModel model(config, device);
-    model.initialise(0);
-    save_checkpoint(model, folder.string());
-  }
+  save_checkpoint(saved, folder.string());
   std::vector<std::string> warnings;
   const auto start = std::chrono::steady_clock::now();
   VisionLanguageModel model = load_checkpoint(folder.string(), device, warnings);
   model.to_inference(dtype);
-  GenerateOptions options;
-  options.dtype = dtype;
-  options.sampling.greedy = true;
-  options.max_new_tokens = 1;
-  generate(model, prompt_batch(config, context, device), options);
+  generate(model, prompt_batch(model.config, context, device), greedy(1, dtype));
   const double seconds = seconds_since(start);
   std::filesystem::remove_all(folder);
   return seconds;
 }
 
-}  // namespace
+// The logits of every new token, by one forward of prompt and tokens without a cache.
+Values whole_sequence(const VisionLanguageModel& model, Batch batch, const std::vector<int32_t>& tokens, DType dtype) {
+  const NoGrad no_grad(model.device());
+  std::vector<int32_t> ids = to_host_i32(batch.input_ids);
+  ids.insert(ids.end(), tokens.begin(), tokens.end() - 1);
+  batch.input_ids = from_host(ids, {1, static_cast<int64_t>(ids.size())}, model.device());
+  const VLMConfig& config = model.config;
+  const Layout layout = layout_of(batch, config.image_tokens(), config.lm_vocab_size, Padding::packed, model.device());
+  Forward run;
+  run.dtype = dtype;
+  const Inputs in = model.inputs(batch, layout);
+  const Tensor h = model.decoder(model.embed(in, run), in.texts, in.rope, run);
+  std::vector<int32_t> rows;
+  for (size_t i = tokens.size(); i > 0; --i)
+    rows.push_back(static_cast<int32_t>(layout.rows() - static_cast<int64_t>(i)));
+  return values_of(model.decoder.logits(gather_rows(h, rows), run));
+}
 
-int main(int argc, char** argv) try {
-  Settings s;
-  Report report("decode");
-  report.app().add_option("--dtype", s.dtype, "bf16 or f32")->check(CLI::IsMember({"bf16", "f32", "fp32"}));
-  report.app().add_option("--tokens", s.tokens, "new tokens a run")->capture_default_str();
-  report.app().add_option("--context", s.context, "tokens of the prompt, besides the picture's")->capture_default_str();
-  report.app().add_option("--config", s.config, "a configuration file");
-  s.device.add_to(report.app());
-  report.app().add_option("--peer", s.peer, "command to compare with; its last line is JSON with tokens_per_s");
-  int exit_code = 0;
-  if (!report.parse(argc, argv, exit_code)) return exit_code;
-  const DType dtype = s.dtype == "bf16" ? DType::bf16 : DType::f32;
-  std::vector<std::string> warnings;
-  const VLMConfig config = s.config.empty() ? VLMConfig{} : load_config(s.config, warnings);
-  const Device device = s.device.open();
-  report.set_device(device.name());
-  const double cold = cold_start(config, s.context, dtype, device);
+// What one token needs.
+Case token_case(VisionLanguageModel& model, const Settings& s) {
+  const VLMConfig& config = model.config;
+  const int64_t rows = config.image_tokens() + s.context + 1;
+  const int64_t cache = 2 * rows * config.lm_n_kv_heads * config.lm_head_dim() * config.lm_n_blocks;
+  const double weights = weight_bytes(model, s.dtype()), size = static_cast<double>(size_of(s.dtype()));
+  Case c{"decode",           "token",
+         s.dtype(),          {{"context", s.context}},
+         2 * weights / size, weights + static_cast<double>(cache) * size};
+  return c;
+}
 
-  VisionLanguageModel model(config, device);
-  model.initialise(0);
-  const Batch batch = prompt_batch(config, s.context, device);
-  GenerateOptions options;
-  options.sampling.greedy = true;
-  options.stop_at_eos = false;
-  options.max_new_tokens = 8;
-  options.dtype = dtype;
-  const auto trained = generate(model, batch, options);
-  model.to_inference(dtype);
-  require(generate(model, batch, options) == trained, "tokens differ from the trained weights'");
-
-  // A token's time is what a longer answer takes more: the prompt's cost drops out.
-  const auto run = [&](int64_t n) {
-    options.max_new_tokens = n;
-    generate(model, batch, options);
+// Holds some new tokens' logits against the cpu's, and each token against its logits. Returns the tokens.
+std::vector<int32_t> checked_tokens(const Case& c, VisionLanguageModel& model, const VisionLanguageModel& reference,
+                                    const Settings& s) {
+  constexpr int64_t kTokens = 8;
+  Values logits;
+  std::vector<int32_t> largest;
+  GenerateOptions options = greedy(kTokens, s.dtype());
+  options.on_logits = [&](const Tensor& next) {
+    const Values row = values_of(next);
+    largest.push_back(static_cast<int32_t>(std::max_element(row.begin(), row.end()) - row.begin()));
+    logits.insert(logits.end(), row.begin(), row.end());
   };
+  const auto tokens = generate(model, prompt_batch(model.config, s.context, model.device()), options)[0];
+  require(tokens == largest, "decode: a greedy token is not that of the largest logit");
+  const Batch prompt = prompt_batch(model.config, s.context, reference.device());
+  const Values exact = whole_sequence(reference, prompt, tokens, DType::f32);
+  // fp32 has no rounding but that of its sums, through all layers.
+  const double terms = s.dtype() == DType::f32 ? 256 * testing::max_magnitude(exact) : 0;
+  checked_error(c, "ours", {{"logits", logits, exact, whole_sequence(reference, prompt, tokens, s.dtype()), terms}});
+  return tokens;
+}
+
+// A token's time is what a longer answer takes more: the prompt's cost drops out.
+void time_tokens(VisionLanguageModel& model, const Settings& s, double cold, Report& report) {
+  const Device& device = model.device();
+  const Batch batch = prompt_batch(model.config, s.context, device);
+  const auto run = [&](int64_t n) { generate(model, batch, greedy(n, s.dtype())); };
   std::optional<MemoryRead> memory;  // of the host; in turns with the tokens
   if (device.kind() == DeviceKind::cpu) memory.emplace(device);
   const auto timings =
@@ -124,27 +153,80 @@ int main(int argc, char** argv) try {
                     {.min_seconds = 1, .min_samples = 9});
   const double per_token = (timings[1].median - timings[0].median) / static_cast<double>(s.tokens);
   const double bandwidth = memory ? MemoryRead::kBytes / timings[2].median : copy_rate(device);
-  const double bytes = weight_bytes(model, dtype), bound = bytes / bandwidth;
-  Report::Row row = {{"impl", value("ours")},
-                     {"dtype", value(s.dtype)},
-                     {"context", value(s.context)},
-                     {"ms/token", milliseconds(per_token)},
-                     {"tokens/s", value(1 / per_token, 1)},
-                     {"weights MiB", value(bytes / (1 << 20), 0)}};
-  if (device.kind() == DeviceKind::simt) {
-    report.note("simt: the executor's own time, no GPU's");
-  } else {
-    row.push_back({"read GB/s", value(bandwidth * 1e-9, 1)});
-    row.push_back({"% of bound", value(100 * bound / per_token, 0)});
+  const double bytes = weight_bytes(model, s.dtype()), bound = bytes / bandwidth;
+  report.add({{"impl", value("ours")},
+              {"dtype", value(s.dtype_name)},
+              {"context", value(s.context)},
+              {"ms/token", milliseconds(per_token)},
+              {"tokens/s", value(1 / per_token, 1)},
+              {"weights MiB", value(bytes / (1 << 20), 0)},
+              {"read GB/s", value(bandwidth * 1e-9, 1)},
+              {"% of bound", value(100 * bound / per_token, 0)},
+              {"prompt ms", milliseconds(timings[0].median)},
+              {"cold start s", value(cold, 2)}});
+  if (s.peer.empty()) return;
+  const double rate = run_peer(s.peer).at("tokens_per_s");
+  report.add({{"impl", value("peer")}, {"dtype", value(s.dtype_name)}, {"tokens/s", value(rate, 1)}});
+  report.note(text("ours is ", 1 / per_token / rate, " times the peer's tokens/s"));
+}
+
+// Of the second token, which is the first that the cache serves.
+void count_token(const Case& c, VisionLanguageModel& model, const Settings& s, Report& report) {
+  GenerateOptions options = greedy(2, s.dtype());
+  int tokens = 0;
+  options.on_token = [&](int64_t, int32_t) {
+    if (++tokens == 1) forget_counts(model.device());
+  };
+  generate(model, prompt_batch(model.config, s.context, model.device()), options);
+  const std::vector<simt::KernelReport> reports = counts(model.device());
+  for (Report::Row& row : static_rows(c, reports, {})) report.add(std::move(row));
+  for (const std::string& line : wasteful_lines(reports)) report.note(line);
+  report.note(text("simt: what the kernels of one token need and waste, counted, in a model of ",
+                   model.parameter_count(), " parameters; h100_us and h200_us are lower bounds of that, no times."));
+}
+
+void measure(const VLMConfig& config, const Settings& s, Report& report) {
+  const Device device = s.device.open();
+  report.set_device(device.name());
+  const bool simt = device.kind() == DeviceKind::simt;
+  check(!simt || s.peer.empty(), "--peer: there is no time on simt to compare with");
+  VisionLanguageModel model(config, device);
+  model.initialise(0);
+  const Case c = token_case(model, s);
+  double cold = 0;
+  {
+    VisionLanguageModel reference(config, Device::open("cpu"));
+    reference.initialise(0);
+    if (!simt) cold = cold_start(reference, s.context, s.dtype(), device);
+    const auto trained = checked_tokens(c, model, reference, s);
+    model.to_inference(s.dtype());
+    require(checked_tokens(c, model, reference, s) == trained, "tokens differ from the trained weights'");
   }
-  row.push_back({"prompt ms", milliseconds(timings[0].median)});
-  row.push_back({"cold start s", value(cold, 2)});
-  report.add(std::move(row));
-  if (!s.peer.empty()) {
-    const double rate = run_peer(s.peer).at("tokens_per_s");
-    report.add({{"impl", value("peer")}, {"dtype", value(s.dtype)}, {"tokens/s", value(rate, 1)}});
-    report.note(text("ours is ", 1 / per_token / rate, " times the peer's tokens/s"));
-  }
+  simt ? count_token(c, model, s, report) : time_tokens(model, s, cold, report);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  Settings s;
+  Report report("decode");
+  report.app().add_option("--dtype", s.dtype_name, "bf16 or f32")->check(CLI::IsMember({"bf16", "f32", "fp32"}));
+  report.app()
+      .add_option("--tokens", s.tokens, "new tokens a run; not on simt")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  report.app()
+      .add_option("--context", s.context, "tokens of the prompt, besides the picture's; default 64, on simt 16")
+      ->check(CLI::PositiveNumber);
+  report.app().add_option("--config", s.config, "a configuration file; by default the real model, on simt a small one");
+  s.device.add_to(report.app());
+  report.app().add_option("--peer", s.peer, "command to compare with; its last line is JSON with tokens_per_s");
+  int exit_code = 0;
+  if (!report.parse(argc, argv, exit_code)) return exit_code;
+  const bool simt = s.device.device == "simt";
+  if (s.context == 0) s.context = simt ? 16 : 64;
+  std::vector<std::string> warnings;
+  measure(!s.config.empty() ? load_config(s.config, warnings) : simt ? small_config() : VLMConfig{}, s, report);
   return report.finish();
 } catch (const std::exception& error) {
   std::cerr << "bench/decode: " << error.what() << std::endl;

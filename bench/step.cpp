@@ -8,21 +8,13 @@
 #include <memory>
 
 #include "bench/common/kernel_bench.h"
+#include "bench/common/small_model.h"
 #include "model/trainer.h"
 
 using namespace nanovlm;
 using namespace nanovlm::bench;
 
 namespace {
-
-VLMConfig small_config() {
-  VLMConfig c;
-  c.vit_hidden_dim = 192, c.vit_inter_dim = 768, c.vit_n_heads = 3, c.vit_n_blocks = 1, c.vit_img_size = 128;
-  c.lm_hidden_dim = 192, c.lm_inter_dim = 512, c.lm_n_heads = 3, c.lm_n_kv_heads = 1, c.lm_n_blocks = 1;
-  c.lm_vocab_size = 2048, c.IMAGE_TOKEN_LENGTH = 16, c.lm_max_length = 112;
-  c.vlm_load_backbone_weights = false;
-  return c;
-}
 
 // Random texts whose last ten tokens carry labels.
 Batch random_batch(const VLMConfig& c, int64_t B, uint64_t seed) {

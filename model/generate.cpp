@@ -200,6 +200,7 @@ std::vector<std::vector<int32_t>> generate(const VisionLanguageModel& model, con
   for (int64_t step = 0; step < options.max_new_tokens; ++step) {
     if (step > cached && !recomputation) recomputation.emplace(model, prompt, B, run);
     if (step > 0) logits = step > cached ? recomputation->logits(texts, step) : decoder.step(tokens);
+    if (options.on_logits) options.on_logits(logits);
     const std::vector<int32_t> chosen = sample(logits, options.sampling, random);
     for (int64_t b = 0; b < B; ++b) {
       const size_t i = static_cast<size_t>(b);

@@ -14,6 +14,8 @@ struct GenerateOptions {
   bool stop_at_eos = true;  // false: nanoVLM v1's fixed length
   uint64_t seed = 0;
   DType dtype = DType::f32;
+  // Called with the logits [B, V] that the next tokens are chosen from.
+  std::function<void(const Tensor&)> on_logits;
   // Called with (sequence, token) as each token is chosen; a sequence that has ended gets no more calls.
   std::function<void(int64_t, int32_t)> on_token;
 };

@@ -2,10 +2,24 @@
 
 #include <algorithm>
 
+#include "bench/common/harness.h"
+#include "engine/error.h"
 #include "engine/ops.h"
 #include "kernels/parallel.h"
 
 namespace nanovlm::bench {
+
+double checked_error(const Case& c, const std::string& impl, const std::vector<Outcome>& outcomes, double slack) {
+  double worst = 0;
+  for (const Outcome& o : outcomes) {
+    const testing::Closeness found = testing::closeness(o.got, o.exact, o.rounded, o.terms);
+    require(found.error <= slack * found.allowed(),
+            text(impl, "'s ", o.name, " of ", c.operation, ' ', c.dir, ' ', name_of(c.dtype), " is off by ",
+                 found.error, ", at most ", slack * found.allowed(), " is rounding"));
+    worst = std::max(worst, found.error / std::max(testing::max_magnitude(o.exact), 1e-30));
+  }
+  return worst;
+}
 
 Tensor normal(Shape shape, DType dtype, Random& random, const Device& device, float deviation) {
   // One for all operands: a device has memory of its own, and the system clears what it takes anew.

@@ -64,6 +64,10 @@ struct Case {
   std::vector<KnownExcess> excesses = {};
 };
 
+// The largest error relative to the result's largest number. Ends the bench where one is more than `slack` times what
+// rounding explains.
+double checked_error(const Case& c, const std::string& impl, const std::vector<Outcome>& outcomes, double slack = 1);
+
 // Random operands: drawn and rounded on the host, then copied.
 Tensor normal(Shape shape, DType dtype, Random& random, const Device& device, float deviation = 1);
 Values values_of(const Tensor& x);                                            // f32, bf16 or i32

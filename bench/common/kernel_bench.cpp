@@ -8,9 +8,6 @@
 #include "bench/common/gpu_clocks.h"
 #include "bench/common/static_report.h"
 #include "engine/error.h"
-#if defined(NANOVLM_SIMT_KERNELS)
-#include "kernels/simt/executor.h"
-#endif
 
 namespace nanovlm::bench {
 namespace {
@@ -18,19 +15,6 @@ namespace {
 DType dtype_named(const std::string& name) { return name == "bf16" ? DType::bf16 : DType::f32; }
 
 constexpr double kBaselineSlack = 10;  // a baseline may round more often than the operation
-
-// The largest error relative to the result's largest number. Ends the bench where one is not close.
-double checked_error(const Case& c, const std::string& impl, const std::vector<Outcome>& outcomes, double slack) {
-  double worst = 0;
-  for (const Outcome& o : outcomes) {
-    const testing::Closeness found = testing::closeness(o.got, o.exact, o.rounded, o.terms);
-    require(found.error <= slack * found.allowed(),
-            text(impl, "'s ", o.name, " of ", c.operation, ' ', c.dir, ' ', name_of(c.dtype), " is off by ",
-                 found.error, ", at most ", slack * found.allowed(), " is rounding"));
-    worst = std::max(worst, found.error / std::max(testing::max_magnitude(o.exact), 1e-30));
-  }
-  return worst;
-}
 
 constexpr double kCaches = 3;  // operands that rotate through so many times the last cache's bytes are cold
 
@@ -130,16 +114,12 @@ void KernelBench::report_case(const Case& c, const Device& device) {
   note_absent(c, instance);
 }
 
-void KernelBench::report_kernels(const Case& c, [[maybe_unused]] const std::string& impl,
-                                 [[maybe_unused]] const std::function<void()>& run,
-                                 [[maybe_unused]] const std::function<std::vector<Outcome>()>& outcomes,
-                                 [[maybe_unused]] const Device& device) {
-#if defined(NANOVLM_SIMT_KERNELS)
+void KernelBench::report_kernels(const Case& c, const std::string& impl, const std::function<void()>& run,
+                                 const std::function<std::vector<Outcome>()>& outcomes, const Device& device) {
   if (!settings_.no_ptxas) compiled_.compile(c.sources);
-  simt::Executor& executor = *device.context().executor;
-  executor.clear_reports();
+  forget_counts(device);
   run();
-  const std::vector<simt::KernelReport> reports = executor.reports();
+  const std::vector<simt::KernelReport> reports = counts(device);
   checked_error(c, impl, outcomes(), impl == "ours" ? 1 : kBaselineSlack);
   for (Report::Row& row : static_rows(c, reports, compiled_)) report_.add(std::move(row));
   for (const std::string& line : wasteful_lines(reports)) report_.note(line);
@@ -148,9 +128,6 @@ void KernelBench::report_kernels(const Case& c, [[maybe_unused]] const std::stri
   if (settings_.limits && impl == "ours")
     for (const std::string& line : beyond_limits(c, reports))
       faults_.push_back(text("beyond its limit, ", c.dir, ' ', name_of(c.dtype), ": ", line));
-#else
-  fail("the simt device is not in this build: ", c.operation);
-#endif
 }
 
 double KernelBench::product_ceiling(const Device& device, DType dtype) {

@@ -6,9 +6,14 @@
 #include "bench/common/case.h"
 #include "bench/common/compiled.h"
 #include "bench/common/harness.h"
+#include "engine/device.h"
 #include "kernels/simt/report.h"
 
 namespace nanovlm::bench {
+
+// What a simt device has counted since it was to forget all before. Errors: the device is another.
+void forget_counts(const Device& device);
+std::vector<simt::KernelReport> counts(const Device& device);
 
 // A row a kernel, and one for the operation as a whole.
 std::vector<Report::Row> static_rows(const Case& c, const std::vector<simt::KernelReport>& reports,
