@@ -43,6 +43,22 @@ class BenchReport(unittest.TestCase):
             self.assertEqual(line.split("|")[1].strip(), row["kernel"])
             self.assertIn(row["kernel"], table)
 
+    def test_a_run_is_compared_with_an_earlier_one(self):
+        counted = ("--device", "simt", "--dtype", "bf16")
+        with tempfile.TemporaryDirectory() as folder:
+            before = os.path.join(folder, "before.json")
+            self.run_bench(*counted, "--json", before)
+            self.run_bench(*counted, "--compare", before)
+            gone = self.run_bench(*counted, "--dir", "step", "--compare", before, code=1).stdout
+            self.assertRegex(gone, r"(?m)^gone: .*norm.*: in .*before.json, not in this run$")
+            with open(before) as file:
+                document = json.load(file)
+            for row in document["rows"]:
+                row["l2_mb"] *= 0.9
+            with open(before, "w") as file:
+                json.dump(document, file)
+            self.assertRegex(self.run_bench(*counted, "--compare", before, code=1).stdout, r"(?m)^grown: .*l2_mb was")
+
     def test_clocks_are_a_gpu_s_alone(self):
         timed = self.run_bench("--device", "cpu", "--cache", "hot", "--min-time", "0.01", "--json")
         rows = json.loads(timed.stdout)["rows"]

@@ -64,7 +64,7 @@ KernelBench::KernelBench(const std::string& subject, const std::vector<std::stri
       .add_option("--max-time", s.max_time, "seconds after which three timings of an implementation are enough")
       ->capture_default_str();
   app().add_option("--seed", s.seed, "of the operands")->capture_default_str();
-  app().add_option("--compare", s.compare, "an earlier run's --json FILE: exit 1 where a figure has grown");
+  app().add_option("--compare", s.compare, "an earlier run's --json FILE: exit 1 where a figure has grown or a row is gone");
   app().add_option("--max-regress", s.max_regress, "by this many per cent")->capture_default_str();
   app().add_flag("--limits", s.limits, "simt: exit 1 where a kernel wastes more than its limits");
   app().add_flag("--no-ptxas", s.no_ptxas, "simt: leave out registers and occupancy, which take nvcc a while");
@@ -93,8 +93,8 @@ int KernelBench::measure(const Cases& cases) {
         "simt: what the kernels of one call need and waste, counted; h100_us and h200_us are lower bounds for the "
         "full-size problem, no times. = rows: the operation; mb is what it moves, least_mb what it must.");
   if (!settings_.compare.empty())
-    for (const std::string& line : regressions(settings_.compare, report_.rows(), settings_.max_regress))
-      faults_.push_back("grown: " + line);
+    for (std::string& line : regressions(settings_.compare, report_.rows(), settings_.max_regress))
+      faults_.push_back(std::move(line));
   if (report_.rows().empty()) faults_.push_back("nothing was measured: none of what --impl names is there");
   for (const std::string& fault : faults_) report_.note(fault);
   const int exit_code = report_.finish();
