@@ -66,6 +66,16 @@ class BenchReport(unittest.TestCase):
         for row in rows:
             self.assertFalse({"sm_mhz_min", "sm_mhz_max", "mem_mhz", "throttle"} & set(row))
 
+    def test_no_rate_is_made_of_what_is_not_known(self):
+        timed = ("--device", "cpu", "--impl", "ours", "--min-time", "0.01", "--min-samples", "1", "--json")
+        rates = {"tflops", "pct_peak", "gbps", "pct_copy", "pct_floor", "cache"}
+        for bench, known in (
+            (("step", "--batch", "1", "--dtype", "bf16"), set()),
+            (("adamw", "--parameters", "1000"), {"gbps", "pct_copy", "pct_floor", "cache"}),
+        ):
+            for row in json.loads(self.run_bench(*timed, bench=bench).stdout)["rows"]:
+                self.assertEqual(rates & set(row), known)
+
     def test_operands_that_fit_a_cache_are_not_called_cold(self):
         short = ("--device", "cpu", "--impl", "ours", "--min-time", "0.01", "--min-samples", "1", "--json")
         for tensors in ("1", "400"):  # a set of many small tensors costs no more than its bytes

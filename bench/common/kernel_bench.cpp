@@ -64,7 +64,8 @@ KernelBench::KernelBench(const std::string& subject, const std::vector<std::stri
       .add_option("--max-time", s.max_time, "seconds after which three timings of an implementation are enough")
       ->capture_default_str();
   app().add_option("--seed", s.seed, "of the operands")->capture_default_str();
-  app().add_option("--compare", s.compare, "an earlier run's --json FILE: exit 1 where a figure has grown or a row is gone");
+  app().add_option("--compare", s.compare,
+                   "an earlier run's --json FILE: exit 1 where a figure has grown or a row is gone");
   app().add_option("--max-regress", s.max_regress, "by this many per cent")->capture_default_str();
   app().add_flag("--limits", s.limits, "simt: exit 1 where a kernel wastes more than its limits");
   app().add_flag("--no-ptxas", s.no_ptxas, "simt: leave out registers and occupancy, which take nvcc a while");
@@ -200,7 +201,7 @@ void KernelBench::time_case(const Case& c, const Device& device) {
     Report::Row row = timed_row(c, names[i], timings[i], errors[i], peak);
     // Cold operands cannot move more than a copy does: such a row was measured from a cache after all.
     const bool cached = rotated < wanted || c.bytes / timings[i].median > copy_rate_;
-    row.push_back({"cache", value(!rotate ? "hot" : cached ? "cache" : "cold")});
+    if (c.bytes > 0) row.push_back({"cache", value(!rotate ? "hot" : cached ? "cache" : "cold")});
     for (size_t other = 0; timings.size() > 1 && other < timings.size(); ++other)
       if (names[other] != "ours")
         row.push_back({"x_" + names[other], value(timings[other].median / timings[i].median, 2)});
@@ -211,25 +212,26 @@ void KernelBench::time_case(const Case& c, const Device& device) {
 
 Report::Row KernelBench::timed_row(const Case& c, const std::string& impl, const Timing& t, double error,
                                    double peak) const {
-  const double floor = std::max(c.bytes / copy_rate_, c.flops / peak);
   Report::Row row = {{"impl", value(impl)},
                      {"operation", value(c.operation)},
                      {"dir", value(c.dir)},
                      {"dtype", value(std::string(name_of(c.dtype)))}};
   for (const auto& [name, size] : c.shape) row.push_back({name, value(size)});
-  const Report::Row figures = {{"us_p50", value(t.median * 1e6, 1)},
-                               {"us_p10", value(t.p10 * 1e6, 1)},
-                               {"us_p90", value(t.p90 * 1e6, 1)},
-                               {"us_min", value(t.least * 1e6, 1)},
-                               {"n", value(int64_t{t.samples})},
-                               {"noise_pct", value(100 * t.noise(), 1)},
-                               {"tflops", value(c.flops / t.median * 1e-12, 3)},
-                               {"pct_peak", value(100 * c.flops / t.median / peak, 1)},
-                               {"gbps", value(c.bytes / t.median * 1e-9, 1)},
-                               {"pct_copy", value(100 * c.bytes / t.median / copy_rate_, 1)},
-                               {"pct_floor", value(100 * floor / t.median, 1)},
-                               {"rel_err", value(error, 7)}};
-  row.insert(row.end(), figures.begin(), figures.end());
+  const auto add = [&row](Report::Row more) { row.insert(row.end(), more.begin(), more.end()); };
+  add({{"us_p50", value(t.median * 1e6, 1)},
+       {"us_p10", value(t.p10 * 1e6, 1)},
+       {"us_p90", value(t.p90 * 1e6, 1)},
+       {"us_min", value(t.least * 1e6, 1)},
+       {"n", value(int64_t{t.samples})},
+       {"noise_pct", value(100 * t.noise(), 1)}});
+  // Of what is not known, or is none, there is no rate.
+  if (c.flops > 0)
+    add({{"tflops", value(c.flops / t.median * 1e-12, 3)}, {"pct_peak", value(100 * c.flops / t.median / peak, 1)}});
+  if (c.bytes > 0)
+    add({{"gbps", value(c.bytes / t.median * 1e-9, 1)}, {"pct_copy", value(100 * c.bytes / t.median / copy_rate_, 1)}});
+  const double floor = std::max(c.bytes / copy_rate_, c.flops / peak);
+  if (floor > 0) add({{"pct_floor", value(100 * floor / t.median, 1)}});
+  add({{"rel_err", value(error, 7)}});
   return row;
 }
 
