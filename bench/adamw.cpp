@@ -139,7 +139,9 @@ int main(int argc, char** argv) {
   int64_t parameters = 0;
   std::vector<int64_t> tensors;
   KernelBench bench("adamw", {"step", "norm"});
-  bench.app().add_option("--parameters", parameters, "how many; default what suits the device");
+  bench.app()
+      .add_option("--parameters", parameters, "how many; default what suits the device")
+      ->check(CLI::PositiveNumber);
   bench.app()
       .add_option("--tensors", tensors, "among how many tensors; default 1 and what suits the device")
       ->delimiter(',')

@@ -1,12 +1,12 @@
-// bench/attention [--preset lm|vit] [--seq 128,196] [--dir fwd,bwd,decode] [--mask none|leftpad]
-// [--kernel attention=fma] ...
+// bench/attention [--preset lm|vit] [--seq 128,196] [--heads N] [--kv-heads N] [--dim N] [--causal 0|1] [--rope 0|1]
+// [--dir fwd,bwd,decode] [--mask none|leftpad] [--kernel attention=fma] ...
 //
 // lm: 9 query heads on 3 key/value heads, causal, RoPE applied on the way; vit: 12 heads, every patch sees every patch;
-// head size 64. decode: one token a sequence over a cache of `seq` keys. Least bytes: q, k, v, o once (and their
-// gradients). naive: scores, probabilities and their gradient stored, a thread an entry, rotations by our own kernel
-// before and after. separate, on the cpu: for every head the library's products, and a softmax between them. cudnn, on
-// a GPU in bf16: cuDNN's attention on the same memory, between rotations by our own kernel where RoPE is applied, since
-// cuDNN has none; --rope 0 compares the bare products.
+// head size 64; each may be named otherwise. decode: one token a sequence over a cache of `seq` keys. Least bytes: q,
+// k, v, o once (and their gradients). naive: scores, probabilities and their gradient stored, a thread an entry,
+// rotations by our own kernel before and after. separate, on the cpu: for every head the library's products, and a
+// softmax between them. cudnn, on a GPU in bf16: cuDNN's attention on the same memory, between rotations by our own
+// kernel where RoPE is applied, since cuDNN has none; --rope 0 compares the bare products.
 #include "kernels/attention/attention.h"
 
 #include <CLI/CLI.hpp>
@@ -279,7 +279,13 @@ void add_cases(const Problem& s, const Device& device, bool with_naive, std::vec
     Case c{dir == "decode" ? "attention_decode" : "attention",
            dir,
            s.dtype,
-           {{"seq", s.T}, {"batch", s.B}, {"heads", s.H}, {"kv_heads", s.G}},
+           {{"seq", s.T},
+            {"batch", s.B},
+            {"heads", s.H},
+            {"kv_heads", s.G},
+            {"dim", s.D},
+            {"causal", s.causal},
+            {"rope", s.rope}},
            flops,
            bytes};
     c.full = 256.0 / static_cast<double>(s.B), c.sources = {source}, c.limits.sectors = 1.35;
@@ -296,25 +302,50 @@ void add_cases(const Problem& s, const Device& device, bool with_naive, std::vec
       "kernels/attention/attention_decode.cu", decode_instance);
 }
 
+// The problem as the command line gives it: what it leaves out is the preset's.
+struct Options {
+  std::vector<int64_t> seqs;
+  std::string preset = "lm", mask = "none";
+  int heads = 0, kv_heads = 0, dim = 64, causal = -1, rope = -1;
+
+  bool lm() const { return preset == "lm"; }
+  int H() const { return heads > 0 ? heads : lm() ? 9 : 12; }
+  int G() const { return kv_heads > 0 ? kv_heads : heads > 0 || !lm() ? H() : 3; }
+
+  void add_to(CLI::App& app) {
+    app.add_option("--seq", seqs, "tokens of a sequence; default 128 for lm, 196 for vit")
+        ->delimiter(',')
+        ->check(CLI::PositiveNumber);
+    app.add_option("--preset", preset, "lm or vit")->check(CLI::IsMember({"lm", "vit"}))->capture_default_str();
+    app.add_option("--heads", heads, "of queries; default 9 for lm, 12 for vit")->check(CLI::PositiveNumber);
+    app.add_option("--kv-heads", kv_heads, "of keys and values; default --heads, else 3 for lm, 12 for vit")
+        ->check(CLI::PositiveNumber);
+    app.add_option("--dim", dim, "entries of a head")->check(CLI::PositiveNumber)->capture_default_str();
+    app.add_option("--causal", causal, "0 or 1; default 1 for lm, 0 for vit")->check(CLI::Range(0, 1));
+    app.add_option("--mask", mask, "none or leftpad")->check(CLI::IsMember({"none", "leftpad"}));
+    app.add_option("--rope", rope, "0 or 1; default 1 for lm, 0 for vit")->check(CLI::Range(0, 1));
+    app.callback([this] {
+      if (H() % G() != 0) throw CLI::ValidationError("--kv-heads", text(G(), " must divide the ", H(), " of --heads"));
+    });
+  }
+  Problem problem(int64_t B, int64_t T, DType dtype) const {
+    const auto or_lm = [&](int said) { return said < 0 ? lm() : said == 1; };
+    return {B, T, H(), G(), dim, or_lm(causal), or_lm(rope), mask == "leftpad", dtype};
+  }
+};
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::vector<int64_t> seqs;
-  std::string preset = "lm", mask = "none";
-  int rope = -1;
+  Options options;
   KernelBench bench("attention", {"fwd", "bwd", "decode"});
-  bench.app().add_option("--seq", seqs, "tokens of a sequence; default 128 for lm, 196 for vit")->delimiter(',');
-  bench.app().add_option("--preset", preset, "lm or vit")->check(CLI::IsMember({"lm", "vit"}))->capture_default_str();
-  bench.app().add_option("--mask", mask, "none or leftpad")->check(CLI::IsMember({"none", "leftpad"}));
-  bench.app().add_option("--rope", rope, "0 or 1; default 1 for lm, 0 for vit")->check(CLI::Range(0, 1));
+  options.add_to(bench.app());
   return bench.run(argc, argv, [&](const Request& request) {
-    const bool lm = preset == "lm";
     std::vector<Case> cases;
-    for (const int64_t T : seqs.empty() ? std::vector<int64_t>{lm ? 128 : 196} : seqs)
+    for (const int64_t T : options.seqs.empty() ? std::vector<int64_t>{options.lm() ? 128 : 196} : options.seqs)
       for (const DType dtype : request.dtypes)
-        add_cases({request.batch_or(256, 12, dtype == DType::bf16 ? 4 : 2), T, lm ? 9 : 12, lm ? 3 : 12, 64, lm,
-                   rope < 0 ? lm : rope == 1, mask == "leftpad", dtype},
-                  request.device, request.impls.wanted("naive"), cases);
+        add_cases(options.problem(request.batch_or(256, 12, dtype == DType::bf16 ? 4 : 2), T, dtype), request.device,
+                  request.impls.wanted("naive"), cases);
     return cases;
   });
 }

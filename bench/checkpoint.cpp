@@ -4,7 +4,6 @@
 // exists, and together with making the model. With --peer, safetensors' Python loader on the same file beside it. The
 // file is read once before, so what is timed is the way from the system's cache to the model.
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -87,7 +86,6 @@ int main(int argc, char** argv) try {
   }
   report.note(text(bytes, " bytes in the system's cache"));
   return report.finish();
-} catch (const std::exception& error) {
-  std::fprintf(stderr, "bench/checkpoint: %s\n", error.what());
-  return 1;
+} catch (const std::exception&) {
+  return failed("checkpoint", argc, argv);
 }

@@ -94,7 +94,10 @@ int main(int argc, char** argv) try {
   bool cold = false;
   Report report("dataset");
   report.app().add_option("--dataset", names, "files, folders, patterns")->required();
-  report.app().add_option("--rows", n, "that are read in each order")->capture_default_str();
+  report.app()
+      .add_option("--rows", n, "that are read in each order")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   report.app().add_option("--seed", seed, "of the random order")->capture_default_str();
   report.app().add_flag("--cold", cold, "take the files out of the system's cache before each order");
   int exit_code = 0;
@@ -115,7 +118,6 @@ int main(int argc, char** argv) try {
   if (cold) forget(names);
   read_rows(report, "rows in order", *data, rows);
   return report.finish();
-} catch (const std::exception& error) {
-  std::fprintf(stderr, "bench/dataset: %s\n", error.what());
-  return 1;
+} catch (const std::exception&) {
+  return failed("dataset", argc, argv);
 }

@@ -13,9 +13,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <filesystem>
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "bench/common/device_choice.h"
@@ -228,7 +226,6 @@ int main(int argc, char** argv) try {
   std::vector<std::string> warnings;
   measure(!s.config.empty() ? load_config(s.config, warnings) : simt ? small_config() : VLMConfig{}, s, report);
   return report.finish();
-} catch (const std::exception& error) {
-  std::cerr << "bench/decode: " << error.what() << std::endl;
-  return 1;
+} catch (const std::exception&) {
+  return failed("decode", argc, argv);
 }

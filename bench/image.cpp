@@ -3,7 +3,6 @@
 // From an encoded picture to its tensor, on one thread: what a data worker does for each sample. The stages are timed
 // apart and together. With --peer, the reference's figures for the same pictures are printed beside ours.
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -85,7 +84,6 @@ int main(int argc, char** argv) try {
   }
   report.note("one thread; size " + std::to_string(size) + " x " + std::to_string(size));
   return report.finish();
-} catch (const std::exception& error) {
-  std::fprintf(stderr, "bench/image: %s\n", error.what());
-  return 1;
+} catch (const std::exception&) {
+  return failed("image", argc, argv);
 }

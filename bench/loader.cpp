@@ -165,12 +165,21 @@ int main(int argc, char** argv) try {
   report.app()
       .add_option("--image_size", settings.image_size, "side of the picture a model sees")
       ->capture_default_str();
-  report.app().add_option("--records", settings.records, "that are used at most")->capture_default_str();
+  report.app()
+      .add_option("--records", settings.records, "that are used at most")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   report.app()
       .add_option("--rows_mixed", settings.rows_mixed, "shuffle blocks (row groups) that hold so many; 0: rows")
       ->capture_default_str();
-  report.app().add_option("--batch", settings.batch, "samples of a batch")->capture_default_str();
-  report.app().add_option("--workers", settings.workers, "numbers of threads to try")->delimiter(',');
+  report.app()
+      .add_option("--batch", settings.batch, "samples of a batch")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  report.app()
+      .add_option("--workers", settings.workers, "numbers of threads to try")
+      ->check(CLI::PositiveNumber)
+      ->delimiter(',');
   int exit_code = 0;
   if (!report.parse(argc, argv, exit_code)) return exit_code;
 
@@ -182,7 +191,6 @@ int main(int argc, char** argv) try {
   bench.whole(true);
   if (!settings.peer.empty()) bench.compare(settings.peer);
   return report.finish();
-} catch (const std::exception& error) {
-  std::fprintf(stderr, "bench/loader: %s\n", error.what());
-  return 1;
+} catch (const std::exception&) {
+  return failed("loader", argc, argv);
 }

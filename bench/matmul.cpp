@@ -5,7 +5,6 @@
 // below the table.
 #include <CLI/CLI.hpp>
 #include <cmath>
-#include <iostream>
 
 #include "bench/common/harness.h"
 #include "engine/ops.h"
@@ -84,7 +83,11 @@ int main(int argc, char** argv) try {
   std::vector<std::string> dtypes = {"f32", "bf16"};
   std::vector<int64_t> shape;
   Report report("matmul");
-  report.app().add_option("--shape", shape, "M,N,K of one product instead")->delimiter(',')->expected(3);
+  report.app()
+      .add_option("--shape", shape, "M,N,K of one product instead")
+      ->delimiter(',')
+      ->expected(3)
+      ->check(CLI::PositiveNumber);
   report.app().add_option("--dtype", dtypes, "f32, bf16")->delimiter(',')->check(CLI::IsMember({"f32", "bf16"}));
   int exit_code = 0;
   if (!report.parse(argc, argv, exit_code)) return exit_code;
@@ -108,7 +111,6 @@ int main(int argc, char** argv) try {
     report.note(text(name, ": at most ", best, " GFLOP/s in this run"));
   }
   return report.finish();
-} catch (const std::exception& error) {
-  std::cerr << "bench/matmul: " << error.what() << std::endl;
-  return 1;
+} catch (const std::exception&) {
+  return failed("matmul", argc, argv);
 }

@@ -124,7 +124,6 @@ int main(int argc, char** argv) try {
     }
   }
   return report.finish();
-} catch (const std::exception& error) {
-  std::fprintf(stderr, "bench/tokenizer: %s\n", error.what());
-  return 1;
+} catch (const std::exception&) {
+  return failed("tokenizer", argc, argv);
 }

@@ -8,10 +8,8 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "bench/common/device_choice.h"
@@ -116,14 +114,17 @@ int main(int argc, char** argv) try {
   Settings s;
   Report report("train_step");
   report.app().add_option("--config", s.config, "222m, laptop, or a configuration file")->capture_default_str();
-  report.app().add_option("--batch", s.batch, "samples a step")->capture_default_str();
+  report.app().add_option("--batch", s.batch, "samples a step")->check(CLI::PositiveNumber)->capture_default_str();
   report.app().add_option("--dtype", s.dtype, "bf16 or f32 (fp32)")->check(CLI::IsMember({"bf16", "f32", "fp32"}));
   report.app()
       .add_option("--padding", s.padding, "rows that are computed")
       ->check(CLI::IsMember({"packed", "dense", "both"}));
   report.app().add_option("--fill", s.fill, "mean share of a text that is no padding")->capture_default_str();
   report.app().add_option("--label_share", s.label_share, "share of a text that carries labels")->capture_default_str();
-  report.app().add_option("--steps", s.steps, "timed steps at least")->capture_default_str();
+  report.app()
+      .add_option("--steps", s.steps, "timed steps at least")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   report.app().add_flag("--cuda_graph", s.recorded,
                         "record a step's launches and start them as a whole, as train does");
   s.device.add_to(report.app());
@@ -199,7 +200,6 @@ int main(int argc, char** argv) try {
         text("ours is ", seconds / ours, " times the peer's samples/s, with ", ours_mib / mib, " of its memory"));
   }
   return report.finish();
-} catch (const std::exception& error) {
-  std::cerr << "bench/train_step: " << error.what() << std::endl;
-  return 1;
+} catch (const std::exception&) {
+  return failed("train_step", argc, argv);
 }

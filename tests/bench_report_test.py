@@ -101,6 +101,39 @@ class BenchReport(unittest.TestCase):
                 for dir in {row["dir"] for row in rows}:
                     self.assertLessEqual({"ours", "naive"}, {row["impl"] for row in rows if row["dir"] == dir})
 
+    def test_a_check_alone_takes_no_time(self):
+        for device in ("cpu", "simt"):
+            bench = ("attention", "--seq", "17", "--heads", "2", "--kv-heads", "1", "--dim", "32", "--causal", "0")
+            only = ("--batch", "1", "--check", "only", "--impl", "ours", "--device", device, "--json")
+            rows = json.loads(self.run_bench(*only, bench=bench).stdout)["rows"]
+            self.assertEqual([row["dir"] for row in rows], 2 * ["fwd", "bwd", "decode"])
+            for row in rows:
+                self.assertEqual([row[name] for name in ("heads", "kv_heads", "dim", "causal", "rope")], [2, 1, 32, 0, 1])
+                self.assertIn("rel_err", row)
+                self.assertFalse({"us_p50", "l2_mb"} & set(row))
+
+    def test_both_caches_are_a_row_each(self):
+        timed = ("--device", "cpu", "--impl", "ours", "--min-time", "0.01", "--min-samples", "1", "--json")
+        rows = json.loads(self.run_bench(*timed, "--cache", "both", "--dir", "norm").stdout)["rows"]
+        self.assertEqual({row["operands"] for row in rows}, {"rotate", "stay"})
+
+    def test_sizes_are_positive(self):
+        for command in ("attention --seq 0", "attention --seq -5", "attention --kv-heads -1", "norm --batch 0",
+                        "adamw --parameters 0", "norm --min-samples 0", "norm --max-time 0", "matmul --shape 1,0,1",
+                        "decode --tokens 0", "decode --context -1", "train_step --batch 0", "loader --batch 0"):
+            with self.subTest(command):
+                subject, flag, value = command.split()
+                done = subprocess.run([os.path.join(BENCHES, subject), flag, value], capture_output=True, text=True)
+                self.assertEqual(done.returncode, 2)
+                self.assertIn(flag, done.stderr)
+        self.assertIn("must divide the 9 of --heads",
+                      self.run_bench("--kv-heads", "2", bench=["attention"], code=2).stderr)
+
+    def test_what_no_memory_holds_is_named(self):
+        large = ("attention", "--seq", "4000000000000", "--dir", "fwd", "--dtype", "bf16", "--device", "cpu")
+        self.assertIn("does not hold attention fwd bf16 of seq 4000000000000 batch 12",
+                      self.run_bench(bench=large, code=1).stderr)
+
     def test_mistakes_are_named(self):
         line = self.run_bench("--device", "simt", "--csv", "/no/such/folder/x.csv", code=1).stderr
         self.assertIn("/no/such/folder/x.csv: can't be written", line)

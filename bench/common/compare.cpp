@@ -10,7 +10,7 @@
 namespace nanovlm::bench {
 namespace {
 
-constexpr const char* kFirstFigures[] = {"us_p50", "blocks", "l2_mb"};
+constexpr const char* kFirstFigures[] = {"us_p50", "blocks", "l2_mb", "rel_err"};
 constexpr const char* kJudged[] = {"us_p50", "mb", "l2_mb", "sectors", "wavefronts", "registers", "spill_b"};
 
 template <size_t N>

@@ -10,7 +10,9 @@
 #include <cstdio>
 #include <fstream>
 #include <iostream>
+#include <new>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 #include "engine/error.h"
 #include "kernels/cpu.h"
@@ -49,10 +51,16 @@ std::vector<Timing> time_in_turns(const std::vector<std::function<void()>>& fs, 
   std::vector<std::vector<double>> samples(fs.size());
   std::vector<double> taken(fs.size());
   const auto start = std::chrono::steady_clock::now();
-  const double budget = options.min_seconds * static_cast<double>(fs.size());
+  const double each = static_cast<double>(fs.size());
+  const auto enough = [&](double elapsed) {
+    if (elapsed < options.min_seconds * each) return false;
+    return std::isinf(options.max_noise) || elapsed >= options.max_seconds * each ||
+           std::all_of(samples.begin(), samples.end(),
+                       [&](const auto& sample) { return summarise(sample).noise() <= options.max_noise; });
+  };
   for (int n = 0; n < options.max_samples; ++n) {
     const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    if (n >= options.min_samples && elapsed >= budget) break;
+    if (n >= options.min_samples && enough(elapsed)) break;
     for (size_t i = 0; i < fs.size(); ++i) {
       if (n >= TimingOptions::kFewest && taken[i] >= options.max_seconds) continue;
       samples[i].push_back(options.clock.seconds(fs[i], calls[i]));
@@ -212,6 +220,25 @@ Report::Value value(double number, int digits) {
   return {std::isfinite(number) ? text : "-", nlohmann::json(number).dump()};
 }
 Report::Value milliseconds(double seconds) { return value(seconds * 1e3, seconds < 1e-2 ? 3 : 1); }
+
+int failed(const std::string& subject, int argc, char** argv) {
+  std::string asked;
+  for (int i = 1; i < argc; ++i) asked += text(' ', argv[i]);
+  const std::string too_large =
+      "the host's memory does not hold what was asked for:" + (asked.empty() ? " the defaults" : asked);
+  std::string what;
+  try {
+    throw;
+  } catch (const std::bad_alloc&) {
+    what = too_large;
+  } catch (const std::length_error&) {  // a vector's size beyond any memory
+    what = too_large;
+  } catch (const std::exception& error) {
+    what = error.what();
+  }
+  std::cerr << "bench/" << subject << ": " << what << std::endl;
+  return 1;
+}
 
 void require(bool ok, const std::string& what) { check(ok, "wrong result, no time: ", what); }
 

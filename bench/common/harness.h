@@ -29,6 +29,7 @@ struct Timing {
 struct TimingOptions {
   double min_seconds = 0.5;  // of measuring, after the warm-up
   int min_samples = 5, max_samples = 1000;
+  double max_noise = std::numeric_limits<double>::infinity();  // while a noise() is larger, it goes on to max_seconds
   // An implementation that has taken so long has enough with kFewest samples: a plain one beside a fast one.
   double max_seconds = std::numeric_limits<double>::infinity();
   static constexpr int kFewest = 3;
@@ -82,6 +83,10 @@ Report::Value value(const std::string& text);
 Report::Value value(double number, int digits);  // fixed digits in the table, all of them in the JSON
 Report::Value value(int64_t number);
 Report::Value milliseconds(double seconds);
+
+// The exit code of a bench that ends with the exception being handled, which it tells in a line; where memory was too
+// small, with what was asked for.
+int failed(const std::string& subject, int argc, char** argv);
 
 // Ends the bench with a message where a result is wrong: a wrong kernel gets no time.
 void require(bool ok, const std::string& what);

@@ -2,7 +2,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <iostream>
+#include <new>
+#include <stdexcept>
 
 #include "bench/common/compare.h"
 #include "bench/common/gpu_clocks.h"
@@ -17,6 +18,29 @@ DType dtype_named(const std::string& name) { return name == "bf16" ? DType::bf16
 constexpr double kBaselineSlack = 10;  // a baseline may round more often than the operation
 
 constexpr double kCaches = 3;  // operands that rotate through so many times the last cache's bytes are cold
+
+// What tells an implementation's rows apart.
+Report::Row labels(const Case& c, const std::string& impl) {
+  Report::Row row = {{"impl", value(impl)},
+                     {"operation", value(c.operation)},
+                     {"dir", value(c.dir)},
+                     {"dtype", value(std::string(name_of(c.dtype)))}};
+  for (const auto& [name, size] : c.shape) row.push_back({name, value(size)});
+  return row;
+}
+
+Report::Row checked_row(const Case& c, const std::string& impl, double error) {
+  Report::Row row = labels(c, impl);
+  row.push_back({"rel_err", value(error, 7)});
+  return row;
+}
+
+[[noreturn]] void too_large(const Case& c) {
+  std::string shape;
+  for (const auto& [name, size] : c.shape) shape += text(' ', name, ' ', size);
+  fail("the host's memory does not hold ", c.operation, ' ', c.dir, ' ', name_of(c.dtype), " of", shape,
+       ": its operands are ", c.bytes * 1e-9, " GB at least, and what checks them several times that");
+}
 
 // Enough instances that a call finds nothing of the last one's operands in a cache, or as many as can be: of small ones
 // a large cache holds tens of thousands, and each has tensors of its own.
@@ -55,14 +79,15 @@ KernelBench::KernelBench(const std::string& subject, const std::vector<std::stri
       ->check(CLI::IsMember({"all", "ours", "naive", "separate", "library", "cublaslt", "cudnn"}));
   app()
       .add_option("--cache", s.cache,
-                  "cold: operands rotate through three times the last cache's bytes; hot: they stay")
-      ->check(CLI::IsMember({"cold", "hot"}))
+                  "cold: operands rotate through three times the last cache's bytes; hot: they stay; both")
+      ->check(CLI::IsMember({"cold", "hot", "both"}))
       ->capture_default_str();
-  app().add_option("--min-time", s.min_time, "seconds of measuring an implementation")->capture_default_str();
-  app().add_option("--min-samples", s.min_samples, "timings of an implementation")->capture_default_str();
   app()
-      .add_option("--max-time", s.max_time, "seconds after which three timings of an implementation are enough")
+      .add_option("--check", s.check,
+                  "fp64: results are held against the formula, then measured; only: no more than that")
+      ->check(CLI::IsMember({"fp64", "only"}))
       ->capture_default_str();
+  add_timing_options();
   app().add_option("--seed", s.seed, "of the operands")->capture_default_str();
   app().add_option("--compare", s.compare,
                    "an earlier run's --json FILE: exit 1 where a figure has grown or a row is gone");
@@ -71,13 +96,27 @@ KernelBench::KernelBench(const std::string& subject, const std::vector<std::stri
   app().add_flag("--no-ptxas", s.no_ptxas, "simt: leave out registers and occupancy, which take nvcc a while");
 }
 
+void KernelBench::add_timing_options() {
+  Settings& s = settings_;
+  const auto number = [&](const std::string& flag, auto& to, const std::string& what, const CLI::Validator& range) {
+    return app().add_option(flag, to, what)->check(range);
+  };
+  number("--min-time", s.min_time, "seconds of measuring an implementation", CLI::NonNegativeNumber)
+      ->capture_default_str();
+  number("--min-samples", s.min_samples, "timings of an implementation", CLI::PositiveNumber)->capture_default_str();
+  number("--max-time", s.max_time, "seconds after which three timings of an implementation are enough",
+         CLI::PositiveNumber)
+      ->capture_default_str();
+  number("--max-noise", s.max_noise, "per cent of noise above which an implementation is timed until --max-time",
+         CLI::PositiveNumber);
+}
+
 int KernelBench::run(int argc, char** argv, const Cases& cases) try {
   int exit_code = 0;
   if (!report_.parse(argc, argv, exit_code)) return exit_code;
   return measure(cases);
-} catch (const std::exception& error) {
-  std::cerr << "bench/" << subject_ << ": " << error.what() << std::endl;
-  return 1;
+} catch (const std::exception&) {
+  return failed(subject_, argc, argv);
 }
 
 int KernelBench::measure(const Cases& cases) {
@@ -88,8 +127,8 @@ int KernelBench::measure(const Cases& cases) {
   const bool simt = device.kind() == DeviceKind::simt;
   for (const Case& c : cases(request))
     if (std::find(request.directions.begin(), request.directions.end(), c.dir) != request.directions.end())
-      simt ? report_case(c, device) : time_case(c, device);
-  if (simt)
+      measure(c, device);
+  if (simt && !settings_.only_checks())
     report_.note(
         "simt: what the kernels of one call need and waste, counted; h100_us and h200_us are lower bounds for the "
         "full-size problem, no times. = rows: the operation; mb is what it moves, least_mb what it must.");
@@ -100,6 +139,17 @@ int KernelBench::measure(const Cases& cases) {
   for (const std::string& fault : faults_) report_.note(fault);
   const int exit_code = report_.finish();
   return faults_.empty() ? exit_code : 1;
+}
+
+void KernelBench::measure(const Case& c, const Device& device) try {
+  if (device.kind() == DeviceKind::simt) return report_case(c, device);
+  const bool both = settings_.cache == "both" && !settings_.only_checks();
+  if (settings_.cache != "hot") time_case(c, true, device);
+  if (settings_.cache == "hot" || both) time_case(c, false, device);
+} catch (const std::bad_alloc&) {
+  too_large(c);
+} catch (const std::length_error&) {
+  too_large(c);
 }
 
 void KernelBench::report_case(const Case& c, const Device& device) {
@@ -121,7 +171,8 @@ void KernelBench::report_kernels(const Case& c, const std::string& impl, const s
   forget_counts(device);
   run();
   const std::vector<simt::KernelReport> reports = counts(device);
-  checked_error(c, impl, outcomes(), impl == "ours" ? 1 : kBaselineSlack);
+  const double error = checked_error(c, impl, outcomes(), impl == "ours" ? 1 : kBaselineSlack);
+  if (settings_.only_checks()) return report_.add(checked_row(c, impl, error));
   for (Report::Row& row : static_rows(c, reports, compiled_)) report_.add(std::move(row));
   for (const std::string& line : wasteful_lines(reports)) report_.note(line);
   for (const KnownExcess& excess : c.excesses)
@@ -148,10 +199,10 @@ void KernelBench::note_absent(const Case& c, const Instance& instance) {
   }
 }
 
-void KernelBench::time_case(const Case& c, const Device& device) {
+void KernelBench::time_case(const Case& c, bool cold, const Device& device) {
   const Clock clock(device);
   // What a call moves is not known of all: there the operands stay.
-  const bool rotate = settings_.cache == "cold" && c.bytes > 0;
+  const bool rotate = cold && c.bytes > 0 && !settings_.only_checks();
   const double wanted = rotate ? kCaches * static_cast<double>(clock.cache_bytes()) : 0;
   const std::vector<Instance> sets = rotation(c, wanted, static_cast<uint64_t>(settings_.seed));
   const double rotated = static_cast<double>(sets.size()) * c.bytes;
@@ -189,16 +240,19 @@ void KernelBench::time_case(const Case& c, const Device& device) {
   }
   note_absent(c, sets[0]);
   if (calls.empty()) return;
+  for (size_t i = 0; settings_.only_checks() && i < names.size(); ++i) report_.add(checked_row(c, names[i], errors[i]));
+  if (settings_.only_checks()) return;
 
   const double peak = product_ceiling(device, c.dtype);
   GpuClocks clocks(device);
   const std::vector<Timing> timings = time_in_turns(calls, {.min_seconds = settings_.min_time,
                                                             .min_samples = settings_.min_samples,
+                                                            .max_noise = settings_.max_noise / 100,
                                                             .max_seconds = settings_.max_time,
                                                             .clock = clock});
   const Report::Row clock_columns = clocks.stop();
   for (size_t i = 0; i < timings.size(); ++i) {
-    Report::Row row = timed_row(c, names[i], timings[i], errors[i], peak);
+    Report::Row row = timed_row(c, names[i], rotate, timings[i], errors[i], peak);
     // Cold operands cannot move more than a copy does: such a row was measured from a cache after all.
     const bool cached = rotated < wanted || c.bytes / timings[i].median > copy_rate_;
     if (c.bytes > 0) row.push_back({"cache", value(!rotate ? "hot" : cached ? "cache" : "cold")});
@@ -210,13 +264,10 @@ void KernelBench::time_case(const Case& c, const Device& device) {
   }
 }
 
-Report::Row KernelBench::timed_row(const Case& c, const std::string& impl, const Timing& t, double error,
+Report::Row KernelBench::timed_row(const Case& c, const std::string& impl, bool rotate, const Timing& t, double error,
                                    double peak) const {
-  Report::Row row = {{"impl", value(impl)},
-                     {"operation", value(c.operation)},
-                     {"dir", value(c.dir)},
-                     {"dtype", value(std::string(name_of(c.dtype)))}};
-  for (const auto& [name, size] : c.shape) row.push_back({name, value(size)});
+  Report::Row row = labels(c, impl);
+  row.push_back({"operands", value(rotate ? "rotate" : "stay")});
   const auto add = [&row](Report::Row more) { row.insert(row.end(), more.begin(), more.end()); };
   add({{"us_p50", value(t.median * 1e6, 1)},
        {"us_p10", value(t.p10 * 1e6, 1)},

@@ -7,6 +7,7 @@
 //               baselines where --impl names them, since the executor takes its time over plain kernels
 #pragma once
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -56,19 +57,25 @@ class KernelBench {
     std::vector<std::string> dtypes = {"bf16", "f32"}, directions;
     Impls impls;
     DeviceChoice device;
-    std::string cache = "cold", compare;
+    std::string cache = "cold", check = "fp64", compare;
     double max_regress = 3, min_time = 0.5, max_time = 2;
+    double max_noise = std::numeric_limits<double>::infinity();  // per cent
     int min_samples = 20;
     int64_t batch = 0, seed = 1;
     bool limits = false, no_ptxas = false;
+
+    bool only_checks() const { return check == "only"; }
   };
 
+  void add_timing_options();
   int measure(const Cases& cases);
-  void time_case(const Case& c, const Device& device);
+  void measure(const Case& c, const Device& device);
+  void time_case(const Case& c, bool cold, const Device& device);
   void report_case(const Case& c, const Device& device);
   void report_kernels(const Case& c, const std::string& impl, const std::function<void()>& run,
                       const std::function<std::vector<Outcome>()>& outcomes, const Device& device);
-  Report::Row timed_row(const Case& c, const std::string& impl, const Timing& timing, double error, double peak) const;
+  Report::Row timed_row(const Case& c, const std::string& impl, bool rotate, const Timing& timing, double error,
+                        double peak) const;
   double product_ceiling(const Device& device, DType dtype);
   void note_absent(const Case& c, const Instance& instance);  // what was asked for by name and is not there
 
