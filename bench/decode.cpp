@@ -185,7 +185,7 @@ void count_token(const Case& c, VisionLanguageModel& model, const Settings& s, R
 
 void measure(const VLMConfig& config, const Settings& s, Report& report) {
   const Device device = s.device.open();
-  report.set_device(device.name());
+  report.set_device(device);
   const bool simt = device.kind() == DeviceKind::simt;
   check(!simt || s.peer.empty(), "--peer: there is no time on simt to compare with");
   VisionLanguageModel model(config, device);

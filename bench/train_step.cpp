@@ -137,7 +137,7 @@ int main(int argc, char** argv) try {
   const VLMConfig config = config_of(s.config);
   const Device device = s.device.open(), host = device.kind() == DeviceKind::cpu ? device : Device::open("cpu");
   const Batch batch = synthetic_batch(config, s, host);
-  report.set_device(device.name());
+  report.set_device(device);
   if (device.kind() == DeviceKind::simt) report.note("simt: the executor's own time, no GPU's");
   double ours = 0, ours_mib = 0;
   for (const Padding padding : {Padding::packed, Padding::dense}) {

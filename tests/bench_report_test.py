@@ -59,6 +59,21 @@ class BenchReport(unittest.TestCase):
                 json.dump(document, file)
             self.assertRegex(self.run_bench(*counted, "--compare", before, code=1).stdout, r"(?m)^grown: .*l2_mb was")
 
+    def test_json_has_what_a_reader_elsewhere_needs(self):
+        timed = ("--device", "cpu", "--min-time", "0.01", "--min-samples", "5", "--dtype", "bf16", "--dir", "step")
+        report = json.loads(self.run_bench(*timed, "--json").stdout)
+        self.assertEqual(report["device"]["kind"], "cpu")
+        self.assertGreater(report["device"]["last_cache_bytes"], 0)
+        self.assertEqual(set(report["ceilings"]), {"copy_gbps", "product_tflops_bf16"})
+        self.assertTrue(all(rate > 0 for rate in report["ceilings"].values()))
+        self.assertRegex(report.get("git", "0123456"), "^[0-9a-f]{7,}(-dirty)?$")
+        for row in report["rows"]:
+            samples = sorted(row["samples_us"])
+            self.assertEqual(len(samples), row["n"])
+            self.assertAlmostEqual(samples[int(0.5 * (len(samples) - 1) + 0.5)], row["us_p50"])
+            self.assertAlmostEqual(samples[0], row["us_min"])
+        self.assertNotIn("samples_us", self.run_bench(*timed).stdout)
+
     def test_clocks_are_a_gpu_s_alone(self):
         timed = self.run_bench("--device", "cpu", "--cache", "hot", "--min-time", "0.01", "--json")
         rows = json.loads(timed.stdout)["rows"]

@@ -14,6 +14,8 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "bench/common/commit.h"
+#include "bench/common/device_block.h"
 #include "engine/error.h"
 #include "kernels/cpu.h"
 
@@ -21,11 +23,12 @@ namespace nanovlm::bench {
 namespace {
 
 Timing summarise(std::vector<double> samples) {
-  std::sort(samples.begin(), samples.end());
+  std::vector<double> sorted = samples;
+  std::sort(sorted.begin(), sorted.end());
   const auto at = [&](double q) {
-    return samples[static_cast<size_t>(q * static_cast<double>(samples.size() - 1) + 0.5)];
+    return sorted[static_cast<size_t>(q * static_cast<double>(sorted.size() - 1) + 0.5)];
   };
-  return {at(0.5), at(0.1), at(0.9), samples[0], static_cast<int>(samples.size())};
+  return {at(0.5), at(0.1), at(0.9), sorted[0], std::move(samples)};
 }
 
 std::string processor() {
@@ -91,6 +94,7 @@ bool Report::parse(int argc, char** argv, int& exit_code) {
   return true;
 }
 
+void Report::set_device(const Device& device) { device_ = device; }
 void Report::add(Row row) { rows_.push_back(std::move(row)); }
 void Report::note(const std::string& line) { notes_.push_back(line); }
 
@@ -98,7 +102,7 @@ std::vector<std::string> Report::columns() const {
   std::vector<std::string> columns;
   for (const Row& row : rows_)
     for (const auto& [name, value] : row)
-      if (std::find(columns.begin(), columns.end(), name) == columns.end()) columns.push_back(name);
+      if (!value.only_json && std::find(columns.begin(), columns.end(), name) == columns.end()) columns.push_back(name);
   return columns;
 }
 
@@ -112,8 +116,9 @@ std::vector<std::vector<std::string>> cells(const std::vector<std::string>& colu
   for (const Report::Row& row : rows) {
     table.emplace_back(columns.size());
     for (const auto& [name, value] : row)
-      table.back()[static_cast<size_t>(std::find(columns.begin(), columns.end(), name) - columns.begin())] =
-          write(value);
+      if (!value.only_json)
+        table.back()[static_cast<size_t>(std::find(columns.begin(), columns.end(), name) - columns.begin())] =
+            write(value);
   }
   return table;
 }
@@ -140,7 +145,7 @@ void write_file(const std::string& path, const std::string& content) {
 
 std::string Report::heading() const {
   return text("bench/", subject_, " on ", processor(), ", ", name_of(kernels::best_cpu_isa()), ", ",
-              omp_get_max_threads(), " threads", device_.empty() ? "" : "; device: ", device_);
+              omp_get_max_threads(), " threads", device_ ? "; device: " + device_->name() : "");
 }
 
 std::string Report::json(int indent) const {
@@ -148,7 +153,9 @@ std::string Report::json(int indent) const {
                                      {"processor", processor()},
                                      {"cpu_backend", name_of(kernels::best_cpu_isa())},
                                      {"threads", omp_get_max_threads()}};
-  if (!device_.empty()) document["device"] = device_;
+  if (!commit().empty()) document["git"] = commit();
+  if (device_) document["device"] = device_block(*device_);
+  if (!ceilings_.empty()) document["ceilings"] = ceilings_;
   document["rows"] = nlohmann::ordered_json::array();
   for (const Row& row : rows_) {
     nlohmann::ordered_json object;
@@ -219,6 +226,7 @@ Report::Value value(double number, int digits) {
   std::snprintf(text, sizeof text, "%.*f", digits, number);
   return {std::isfinite(number) ? text : "-", nlohmann::json(number).dump()};
 }
+Report::Value value(const std::vector<double>& numbers) { return {"", nlohmann::json(numbers).dump(), true}; }
 Report::Value milliseconds(double seconds) { return value(seconds * 1e3, seconds < 1e-2 ? 3 : 1); }
 
 int failed(const std::string& subject, int argc, char** argv) {

@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,7 +24,7 @@ namespace nanovlm::bench {
 
 struct Timing {
   double median = 0, p10 = 0, p90 = 0, least = 0;  // seconds of one call
-  int samples = 0;
+  std::vector<double> samples;                     // in the order in which they were taken
   double noise() const { return median > 0 ? (p90 - p10) / median : 0; }
 };
 
@@ -54,15 +56,18 @@ class Report {
   bool parse(int argc, char** argv, int& exit_code);
 
   struct Value {
-    std::string text;  // in the table
-    std::string json;  // the value's JSON
+    std::string text;        // in the table
+    std::string json;        // the value's JSON
+    bool only_json = false;  // in no table
   };
   using Row = std::vector<std::pair<std::string, Value>>;
   void add(Row row);
   const std::vector<Row>& rows() const { return rows_; }
-  void set_device(const std::string& name) { device_ = name; }  // where it is not the processor
-  void note(const std::string& line);                           // printed under the table, and in the JSON's notes
-  int finish();                                                 // prints; returns the exit code
+  void set_device(const Device& device);  // where it is not the processor
+  // Ceilings that were measured, in the JSON's "ceilings".
+  void set_ceiling(const std::string& name, double rate) { ceilings_[name] = rate; }
+  void note(const std::string& line);  // printed under the table, and in the JSON's notes
+  int finish();                        // prints; returns the exit code
 
  private:
   std::vector<std::string> columns() const;
@@ -72,7 +77,9 @@ class Report {
   std::string heading() const;  // "bench/norm on ..."
   void print() const;
 
-  std::string subject_, device_, json_path_, csv_path_, md_path_;
+  std::string subject_, json_path_, csv_path_, md_path_;
+  std::optional<Device> device_;
+  std::map<std::string, double> ceilings_;
   bool json_ = false;
   std::unique_ptr<CLI::App> app_;
   std::vector<Row> rows_;
@@ -82,6 +89,7 @@ class Report {
 Report::Value value(const std::string& text);
 Report::Value value(double number, int digits);  // fixed digits in the table, all of them in the JSON
 Report::Value value(int64_t number);
+Report::Value value(const std::vector<double>& numbers);  // for the JSON only
 Report::Value milliseconds(double seconds);
 
 // The exit code of a bench that ends with the exception being handled, which it tells in a line; where memory was too

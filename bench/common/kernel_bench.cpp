@@ -29,6 +29,11 @@ Report::Row labels(const Case& c, const std::string& impl) {
   return row;
 }
 
+std::vector<double> microseconds(std::vector<double> seconds) {
+  for (double& each : seconds) each *= 1e6;
+  return seconds;
+}
+
 Report::Row checked_row(const Case& c, const std::string& impl, double error) {
   Report::Row row = labels(c, impl);
   row.push_back({"rel_err", value(error, 7)});
@@ -123,7 +128,7 @@ int KernelBench::measure(const Cases& cases) {
   const Device device = settings_.device.open();
   Request request{device, {}, settings_.directions, settings_.batch, settings_.impls};
   for (const std::string& name : settings_.dtypes) request.dtypes.push_back(dtype_named(name));
-  report_.set_device(device.name());
+  report_.set_device(device);
   const bool simt = device.kind() == DeviceKind::simt;
   for (const Case& c : cases(request))
     if (std::find(request.directions.begin(), request.directions.end(), c.dir) != request.directions.end())
@@ -186,6 +191,8 @@ double KernelBench::product_ceiling(const Device& device, DType dtype) {
   double& rate = product_rates_[dtype == DType::bf16];
   if (rate == 0) rate = product_rate(device, dtype);
   if (copy_rate_ == 0) copy_rate_ = copy_rate(device);
+  report_.set_ceiling("copy_gbps", copy_rate_ * 1e-9);
+  report_.set_ceiling(text("product_tflops_", name_of(dtype)), rate * 1e-12);
   return rate;
 }
 
@@ -273,8 +280,9 @@ Report::Row KernelBench::timed_row(const Case& c, const std::string& impl, bool 
        {"us_p10", value(t.p10 * 1e6, 1)},
        {"us_p90", value(t.p90 * 1e6, 1)},
        {"us_min", value(t.least * 1e6, 1)},
-       {"n", value(int64_t{t.samples})},
-       {"noise_pct", value(100 * t.noise(), 1)}});
+       {"n", value(static_cast<int64_t>(t.samples.size()))},
+       {"noise_pct", value(100 * t.noise(), 1)},
+       {"samples_us", value(microseconds(t.samples))}});
   // Of what is not known, or is none, there is no rate.
   if (c.flops > 0)
     add({{"tflops", value(c.flops / t.median * 1e-12, 3)}, {"pct_peak", value(100 * c.flops / t.median / peak, 1)}});
