@@ -23,12 +23,12 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "kernels.md"
-HEAD = ["| file | kernel | sm | variants | registers | static shared memory | spilled |",
-        "|---|---|---|---|---|---|---|"]
+HEAD = ["| file | kernel | sm | variants | registers | static shared memory | stack | spilled |",
+        "|---|---|---|---|---|---|---|---|"]
 # Spills that a bench row pays for, as (file, kernel, sm): why.
 ALLOWED_SPILLS = {}
 
-Kernel = collections.namedtuple("Kernel", "source architecture signature registers shared spilled")
+Kernel = collections.namedtuple("Kernel", "source architecture signature registers shared stack spilled")
 
 
 def output_of(command):
@@ -59,15 +59,17 @@ def kernels(source, architecture, report):
             continue
         signature = output_of(["c++filt", mangled]).strip()
         spilled = sum(map(int, re.findall(r"(\d+) bytes spill", entry)))
+        stack = int(re.search(r"(\d+) bytes stack frame", entry).group(1))
         shared = re.search(r"(\d+) bytes smem", entry)
         registers = int(re.search(r"Used (\d+) registers", entry).group(1))
-        found.append(Kernel(source, architecture, signature, registers, int(shared.group(1)) if shared else 0, spilled))
+        found.append(Kernel(source, architecture, signature, registers, int(shared.group(1)) if shared else 0, stack,
+                            spilled))
     return sorted(found, key=lambda kernel: kernel.signature)
 
 
 def print_json(compiled):
     rows = [{"signature": k.signature, "arch": k.architecture, "registers": k.registers, "shared": k.shared,
-             "spilled": k.spilled} for k in compiled]
+             "stack": k.stack, "spilled": k.spilled} for k in compiled]
     print(json.dumps({"kernels": rows}))
 
 
@@ -78,8 +80,9 @@ def table(compiled):
         rows[str(kernel.source.relative_to(ROOT / "kernels")), name, kernel.architecture].append(kernel)
     lines, spills = list(HEAD), []
     for key, variants in rows.items():
-        registers, shared, spilled = (max(figure) for figure in zip(*(kernel[3:] for kernel in variants)))
-        lines.append(f"| {key[0]} | {key[1]} | {key[2]} | {len(variants)} | {registers} | {shared} B | {spilled} B |")
+        registers, shared, stack, spilled = (max(figure) for figure in zip(*(kernel[3:] for kernel in variants)))
+        lines.append(f"| {key[0]} | {key[1]} | {key[2]} | {len(variants)} | {registers} | {shared} B | {stack} B | "
+                     f"{spilled} B |")
         if spilled and key not in ALLOWED_SPILLS:
             spills.append(f"{key[0]}: {key[1]} spills {spilled} bytes of registers on sm_{key[2]}")
     return lines, spills
