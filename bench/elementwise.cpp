@@ -1,7 +1,8 @@
-// bench/elementwise [--dir cast,add,scale,sum,fill,column_sum] ...
+// bench/elementwise [--dir cast,add,scale,sum,fill,unit_range,column_sum] ...
 //
 // What is left of elementwise arithmetic, over 128 rows of 576 a sample: cast between fp32 and bf16, the residual add,
-// scale, sum, fill, and the sum over rows that a bias's gradient is. Least bytes: every entry read and written once.
+// scale, sum, fill, a picture's bytes as numbers in [0, 1], and the sum over rows that a bias's gradient is. Least
+// bytes: every entry read and written once.
 #include "kernels/elementwise/elementwise.h"
 
 #include <cmath>
@@ -54,9 +55,28 @@ Instance sums(const Tensor& x, const Tensor& y, const Launch& launch) {
   return {run, outcomes, {}};
 }
 
-Instance instance_of(const std::string& operation, int64_t R, DType dtype, const Device& device, uint64_t seed) {
+Instance unit_range_instance(int64_t n, const Device& device, uint64_t seed) {
   Random random(seed);
+  std::vector<uint8_t> bytes;
+  for (int64_t i = 0; i < n; ++i) bytes.push_back(static_cast<uint8_t>(random.below(256)));
+  const Tensor x = from_host(bytes, {n}, device), y = empty({n}, DType::f32, device);
+  const auto run = [=] {
+    on(device, "unit_range", [&](auto backend, Stream stream) {
+      kernels::unit_range(backend, {x.u8(), y.f32(), n}, stream);
+    });
+  };
+  const auto outcomes = [=]() -> std::vector<Outcome> {
+    Values exact;
+    for (const uint8_t byte : bytes) exact.push_back(byte / 255.0);
+    return {{"y", values_of(y), exact, rounded_to(exact, DType::f32)}};
+  };
+  return {run, outcomes, {}};
+}
+
+Instance instance_of(const std::string& operation, int64_t R, DType dtype, const Device& device, uint64_t seed) {
   const int64_t n = R * kColumns;
+  if (operation == "unit_range") return unit_range_instance(n, device, seed);
+  Random random(seed);
   const Tensor x = normal({n}, DType::f32, random, device), delta = normal({n}, dtype, random, device);
   const Tensor y = empty({n}, dtype, device), sum = empty_like(x), one = empty({1}, DType::f32, device);
   const Tensor columns = zeros({kColumns}, DType::f32, device);
@@ -98,15 +118,16 @@ Instance instance_of(const std::string& operation, int64_t R, DType dtype, const
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::vector<std::string> operations = {"cast", "add", "scale", "sum", "fill", "column_sum"};
+  const std::vector<std::string> operations = {"cast", "add", "scale", "sum", "fill", "unit_range", "column_sum"};
   KernelBench bench("elementwise", operations);
   return bench.run(argc, argv, [&](const Request& request) {
     std::vector<Case> cases;
     const int64_t B = request.batch_or(256, 12, 4), R = B * 128;
     for (const DType dtype : request.dtypes) {
-      const int64_t size = size_of(dtype), bytes[] = {4 + size, 8 + size, 2 * size, 4, size, size};
+      const int64_t size = size_of(dtype), bytes[] = {4 + size, 8 + size, 2 * size, 4, size, 5, size};
       for (size_t i = 0; i < operations.size(); ++i) {
-        if (operations[i] == "sum" && dtype != request.dtypes[0]) continue;  // of fp32 alone
+        const bool of_one_dtype = operations[i] == "sum" || operations[i] == "unit_range";
+        if (of_one_dtype && dtype != request.dtypes[0]) continue;
         Case c{operations[i],
                operations[i],
                dtype,
@@ -115,6 +136,10 @@ int main(int argc, char** argv) {
                static_cast<double>(R * kColumns * bytes[i])};
         c.full = 256.0 / static_cast<double>(B);
         c.sources = {i + 1 == operations.size() ? "kernels/matmul/matmul.cu" : "kernels/elementwise/elementwise.cu"};
+        if (operations[i] == "unit_range")
+          c.excesses = {
+              {"unit_range", "sectors", 1.85,
+               "a thread writes 32 bytes by two stores, which the L2 cache joins: memory's bytes are the least"}};
         c.make = [=, device = request.device](uint64_t seed) {
           return instance_of(operations[i], R, dtype, device, seed);
         };

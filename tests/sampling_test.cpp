@@ -14,15 +14,11 @@
 #include "tests/support/buffer.h"
 #include "tests/support/devices.h"
 #include "tests/support/golden.h"
+#include "tests/support/sampling_reference.h"
 #include "tests/support/tolerance.h"
 
 namespace nanovlm::testing {
 namespace {
-
-struct Filters {
-  int64_t top_k = 0;
-  double top_p = 1, temperature = 1;
-};
 
 struct Sampled {
   Values tokens, probabilities;
@@ -46,52 +42,11 @@ Buffer numbers(int64_t n, uint64_t seed) {
   return {values, DType::f32};
 }
 
-// One row, as the contract says it, in fp64 and with a sort.
-struct Expected {
-  std::vector<int64_t> order;  // the tokens that stay, likeliest first
-  Values probabilities;        // of those
-
-  Expected(const double* logits, int64_t V, const Filters& f) : order(static_cast<size_t>(V)) {
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return logits[a] > logits[b]; });
-    if (f.top_k > 0 && f.top_k < V) {
-      const double smallest = logits[order[f.top_k - 1]];
-      order.erase(std::find_if(order.begin(), order.end(), [&](int64_t i) { return logits[i] < smallest; }),
-                  order.end());
-    }
-    const Values p = softmax(logits, 1);
-    double sum = 0;
-    for (size_t i = 0; f.top_p < 1 && i < order.size(); ++i)
-      if ((sum += p[i]) > f.top_p && i > 0) order.resize(i);
-    order.resize(std::max<size_t>(order.size(), 1));
-    probabilities = softmax(logits, f.temperature);
-  }
-
-  Values softmax(const double* logits, double temperature) const {
-    Values p;
-    double sum = 0;
-    for (const int64_t i : order) sum += p.emplace_back(std::exp((logits[i] - logits[order[0]]) / temperature));
-    for (double& value : p) value /= sum;
-    return p;
-  }
-};
-
-// The token must be the one at which the sum passes `uniform`, to within rounding.
 void check_row(const double* logits, int64_t V, const Filters& f, double uniform, int64_t token,
                const double* probabilities) {
-  constexpr double kRounding = 1e-6;
-  const Expected expected(logits, V, f);
-  Values all(static_cast<size_t>(V), 0.0);
-  double before = 0;
-  bool right = false;
-  for (size_t i = 0; i < expected.order.size(); ++i) {
-    const double p = expected.probabilities[i];
-    all[static_cast<size_t>(expected.order[i])] = p;
-    if (expected.order[i] == token) right = uniform > before - kRounding && uniform < before + p + kRounding;
-    before += p;
-  }
-  CHECK(right);
-  CHECK(max_error(Values(probabilities, probabilities + V), all) <= kRounding);
+  const ExpectedTokens expected(logits, V, f);
+  CHECK(expected.misses(token, uniform) <= kSamplingRounding);
+  CHECK(max_error(Values(probabilities, probabilities + V), expected.spread(V)) <= kSamplingRounding);
 }
 
 void check_rows(Buffer& logits, int64_t V, const Filters& f, uint64_t seed) {
@@ -194,7 +149,7 @@ TEST_CASE("drawn tokens follow their probabilities") {
   options.top_p = 1;
   options.temperature = 1;
   const Values given(logits.begin(), logits.end());
-  const Expected expected(given.data(), 5, {3, 1, 1});
+  const ExpectedTokens expected(given.data(), 5, {3, 1, 1});
   REQUIRE(expected.order.size() == 3);
   std::vector<float> rows;
   std::vector<nanovlm::Random> random;
