@@ -104,7 +104,7 @@ class BenchReport(unittest.TestCase):
         for bench in (
             ("adamw", "--parameters", "1000", "--dir", "step", "--dtype", "bf16"),
             ("attention", "--dir", "fwd,bwd", "--batch", "2", "--seq", "17", "--dtype", "bf16"),
-            ("patch_embedding", "--batch", "1", "--dtype", "bf16"),
+            ("patch_embedding", "--batch", "1", "--dir", "fwd,bwd", "--dtype", "bf16"),
         ):
             with self.subTest(bench[0]):
                 for impl, operation in (("all", "= " + bench[0]), ("naive", "= naive " + bench[0])):
@@ -126,6 +126,14 @@ class BenchReport(unittest.TestCase):
                 self.assertEqual([row[name] for name in ("heads", "kv_heads", "dim", "causal", "rope")], [2, 1, 32, 0, 1])
                 self.assertIn("rel_err", row)
                 self.assertFalse({"us_p50", "l2_mb"} & set(row))
+
+    def test_decode_counts_a_token_where_there_is_no_time(self):
+        command = [os.path.join(BENCHES, "decode"), "--device", "simt", "--context", "2", "--json"]
+        report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        kernels = {row["kernel"]: row for row in report["rows"]}
+        self.assertLessEqual({"attention_decode", "sampling", "= decode"}, set(kernels))
+        self.assertGreater(kernels["attention_decode"]["l2_mb"], 0)
+        self.assertFalse({"ms/token", "tokens/s"} & {name for row in report["rows"] for name in row})
 
     def test_both_caches_are_a_row_each(self):
         timed = ("--device", "cpu", "--impl", "ours", "--min-time", "0.01", "--min-samples", "1", "--json")
