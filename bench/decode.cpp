@@ -104,26 +104,43 @@ Values whole_sequence(const VisionLanguageModel& model, Batch batch, const std::
   return values_of(model.decoder.logits(gather_rows(h, rows), run));
 }
 
-// Holds some new tokens' logits against the cpu's, and each token against its logits. Returns the tokens.
-std::vector<int32_t> checked_tokens(const Case& c, VisionLanguageModel& model, const VisionLanguageModel& reference,
-                                    const Settings& s) {
+struct Decoded {
+  std::vector<int32_t> tokens;
+  Values logits;  // of each
+};
+
+// Some new tokens, each held against its own logits.
+Decoded decode(const VisionLanguageModel& model, const Settings& s) {
   constexpr int64_t kTokens = 8;
-  Values logits;
+  Decoded result;
   std::vector<int32_t> largest;
   GenerateOptions options = greedy(kTokens, s.dtype());
   options.on_logits = [&](const Tensor& next) {
     const Values row = values_of(next);
     largest.push_back(static_cast<int32_t>(std::max_element(row.begin(), row.end()) - row.begin()));
-    logits.insert(logits.end(), row.begin(), row.end());
+    result.logits.insert(result.logits.end(), row.begin(), row.end());
   };
-  const auto tokens = generate(model, prompt_batch(model.config, s.context, model.device()), options)[0];
-  require(tokens == largest, "decode: a greedy token is not that of the largest logit");
+  result.tokens = generate(model, prompt_batch(model.config, s.context, model.device()), options)[0];
+  require(result.tokens == largest, "decode: a greedy token is not that of the largest logit");
+  return result;
+}
+
+// Holds what the model decodes, with its trained weights and those of inference, which it is left with, against the
+// reference on the cpu.
+void check_decoding(const Case& c, VisionLanguageModel& model, const VisionLanguageModel& reference,
+                    const Settings& s) {
+  const Decoded trained = decode(model, s);
+  model.to_inference(s.dtype());
+  const Decoded inference = decode(model, s);
+  require(inference.tokens == trained.tokens, "tokens differ from the trained weights'");
   const Batch prompt = prompt_batch(model.config, s.context, reference.device());
-  const Values exact = whole_sequence(reference, prompt, tokens, DType::f32);
+  const auto of = [&](DType dtype) { return whole_sequence(reference, prompt, trained.tokens, dtype); };
+  const Values exact = of(DType::f32), rounded = s.dtype() == DType::f32 ? exact : of(s.dtype());
   // fp32 has no rounding but that of its sums, through all layers.
   const double terms = s.dtype() == DType::f32 ? 256 * testing::max_magnitude(exact) : 0;
-  checked_error(c, "ours", {{"logits", logits, exact, whole_sequence(reference, prompt, tokens, s.dtype()), terms}});
-  return tokens;
+  checked_error(c, "ours",
+                {{"trained weights' logits", trained.logits, exact, rounded, terms},
+                 {"logits", inference.logits, exact, rounded, terms}});
 }
 
 // A token's time is what a longer answer takes more: the prompt's cost drops out.
@@ -187,9 +204,7 @@ void measure(const VLMConfig& config, const Settings& s, Report& report) {
     VisionLanguageModel reference(config, Device::open("cpu"));
     reference.initialise(0);
     if (!simt) cold = cold_start(reference, s.context, s.dtype(), device);
-    const auto trained = checked_tokens(c, model, reference, s);
-    model.to_inference(s.dtype());
-    require(checked_tokens(c, model, reference, s) == trained, "tokens differ from the trained weights'");
+    check_decoding(c, model, reference, s);
   }
   simt ? count_token(c, model, s, report) : time_tokens(model, s, cold, report);
 }
