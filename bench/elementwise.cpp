@@ -136,10 +136,6 @@ int main(int argc, char** argv) {
                static_cast<double>(R * kColumns * bytes[i])};
         c.full = 256.0 / static_cast<double>(B);
         c.sources = {i + 1 == operations.size() ? "kernels/matmul/matmul.cu" : "kernels/elementwise/elementwise.cu"};
-        if (operations[i] == "unit_range")
-          c.excesses = {
-              {"unit_range", "sectors", 1.85,
-               "a thread writes 32 bytes by two stores, which the L2 cache joins: memory's bytes are the least"}};
         c.make = [=, device = request.device](uint64_t seed) {
           return instance_of(operations[i], R, dtype, device, seed);
         };

@@ -47,11 +47,15 @@ struct Found {
 
 constexpr int kEach = kBins / kWarp;  // bins of a lane: 255 - 8 lane down to 248 - 8 lane
 
+// Where a bin lies: a gap after each lane's, so that lanes meet other banks of shared memory.
+constexpr int kPlaces = kBins + kWarp;
+__device__ constexpr int place_of_bin(int bin) { return bin + bin / kEach; }
+
 // The weight in the bins of this lane and of the lanes before it.
 __device__ Weight weight_through_lane(const Weight* bins) {
   const int lane = thread_in_block() % kWarp;
   Weight through = 0;
-  for (int i = 1; i <= kEach; ++i) through += bins[kBins - kEach * lane - i];
+  for (int i = 1; i <= kEach; ++i) through += bins[place_of_bin(kBins - kEach * lane - i)];
   for (int lanes = 1; lanes < kWarp; lanes *= 2) {
     const Weight before = __shfl_up_sync(kFullMask, through, static_cast<unsigned>(lanes));
     if (lane >= lanes) through += before;
@@ -64,8 +68,8 @@ __device__ unsigned find_bin(const Weight* bins, Weight through, Weight target, 
   const int lane = thread_in_block() % kWarp;
   const int owner = __ffs(static_cast<int>(__ballot_sync(kFullMask, sum + through > target))) - 1;
   int bin = kBins - kEach * (lane + 1);
-  Weight before = sum + through - bins[bin];
-  while (before > target && bin < kBins - kEach * lane - 1) before -= bins[++bin];
+  Weight before = sum + through - bins[place_of_bin(bin)];
+  while (before > target && bin < kBins - kEach * lane - 1) before -= bins[place_of_bin(++bin)];
   sum = __shfl_sync(kFullMask, before, owner);
   return static_cast<unsigned>(__shfl_sync(kFullMask, bin, owner));
 }
@@ -74,17 +78,17 @@ __device__ unsigned find_bin(const Weight* bins, Weight through, Weight target, 
 // part and learn the result.
 template <class Key, class WeightOf, class Target>
 __device__ Found descend(int count, const Key& key, const WeightOf& weight, const Target& target) {
-  GPU_SHARED(Weight, bins, [kBins]);
+  GPU_SHARED(Weight, bins, [kPlaces]);
   Found found{};
   for (int shift = 24; shift >= 0; shift -= 8) {
     __syncthreads();  // the bins have been read
-    for (int i = thread_in_block(); i < kBins; i += kThreads) bins[i] = 0;
+    for (int i = thread_in_block(); i < kPlaces; i += kThreads) bins[i] = 0;
     __syncthreads();
     for (int i = thread_in_block(); i < count; i += kThreads) {
       const unsigned k = key(i);
       if (shift < 24 && k >> (shift + 8) != found.key) continue;
       const Weight w = weight(i);
-      if (w > 0) atomicAdd(&bins[k >> shift & (kBins - 1)], w);
+      if (w > 0) atomicAdd(&bins[place_of_bin(static_cast<int>(k >> shift & (kBins - 1)))], w);
     }
     __syncthreads();
     const Weight through = weight_through_lane(&bins[0]);  // every warp looks for itself
