@@ -7,9 +7,9 @@
 #include "engine/ops.h"
 #include "engine/random.h"
 #include "engine/recording.h"
+#include "kernels/cuda/gpu.h"
 #include "model/trainer.h"
 #include "tests/support/catch.h"
-#include "tests/support/devices.h"
 
 namespace nanovlm::testing {
 namespace {
@@ -167,6 +167,54 @@ TEST_CASE("whichever call fails, the error says so and nothing is left behind") 
     REQUIRE(stand_in::held() == stand_in::Held{});
   }
   CHECK(errors > tried * 3 / 4);
+  stand_in::set_machine({});
+}
+
+TEST_CASE("a kernel that fails is found by the next wait, which names the launches since the last one, and stays") {
+  for (const Schedule schedule : kSchedules) {
+    stand_in::set_machine({.schedule = schedule});
+    {
+      const Device device = Device::open("cuda");
+      const Tensor x = zeros({40}, DType::f32, device);
+      cuda::Gpu& gpu = *device.context().gpu;
+      const auto fails = [&] {
+        stand_in::enqueue(gpu.compute_stream(), [](auto&) { throw std::runtime_error("an illegal address"); });
+        scale(x, 2.0f);
+        device.synchronise();
+      };
+      CHECK_THROWS_WITH(fails(), contains("CUDA says: an illegal address") && contains("scale (grid 1x1x1, block 256"));
+      CHECK_THROWS_WITH(to_host(x), contains("CUDA says: an illegal address"));
+    }
+    stand_in::set_machine({});
+    CHECK(to_host(scale(zeros({1}, DType::f32, Device::open("cuda")), 2.0f)) == std::vector<float>(1));
+  }
+}
+
+TEST_CASE("a machine without a GPU to use says why, and gives no device") {
+  const auto reason = [](const Machine& machine) {
+    stand_in::set_machine(machine);
+    const std::string why = Device::why_absent("cuda");
+    CHECK_THROWS_WITH(Device::open("cuda"), contains("device: no cuda device: " + why));
+    return why;
+  };
+  CHECK(reason({.driver = 0}) == "no CUDA driver is installed");
+  CHECK_THAT(reason({.driver = 11080}), contains("the driver is too old: it knows CUDA 11.8, and this build needs "));
+  CHECK_THAT(reason({.devices = 0}), contains("the driver finds no GPU"));
+  CHECK(reason({.capability_major = 7, .capability_minor = 5}) ==
+        "the GPU has compute capability 7.5, and 8.0 or later is needed");
+  stand_in::set_machine({});
+  CHECK(Device::why_absent("cuda").empty());
+}
+
+TEST_CASE("more memory than a GPU has: asked, in use, left, and it serves on") {
+  stand_in::set_machine({.memory = int64_t{300} << 20});
+  {
+    const Device device = Device::open("cuda");
+    const Tensor kept = zeros({8 << 20}, DType::f32, device);  // 32 MiB
+    CHECK_THROWS_WITH(empty({80 << 20}, DType::f32, device),
+                      contains("out of memory: asked for 321 MiB, in use 32 MiB") && contains("left on the device"));
+    CHECK(to_host(kept.slice(0, 0, 3)) == std::vector<float>(3));
+  }
   stand_in::set_machine({});
 }
 
