@@ -178,7 +178,7 @@ int main(int argc, char** argv) try {
       ->capture_default_str();
   report.app()
       .add_option("--workers", settings.workers, "numbers of threads to try")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::NonNegativeNumber)
       ->delimiter(',');
   int exit_code = 0;
   if (!report.parse(argc, argv, exit_code)) return exit_code;

@@ -143,7 +143,8 @@ class BenchReport(unittest.TestCase):
     def test_sizes_are_positive(self):
         for command in ("attention --seq 0", "attention --seq -5", "attention --kv-heads -1", "norm --batch 0",
                         "adamw --parameters 0", "norm --min-samples 0", "norm --max-time 0", "matmul --shape 1,0,1",
-                        "decode --tokens 0", "decode --context -1", "train_step --batch 0", "loader --batch 0"):
+                        "decode --tokens 0", "decode --context -1", "train_step --batch 0", "loader --batch 0",
+                        "loader --workers -1"):
             with self.subTest(command):
                 subject, flag, value = command.split()
                 done = subprocess.run([os.path.join(BENCHES, subject), flag, value], capture_output=True, text=True)
@@ -151,6 +152,12 @@ class BenchReport(unittest.TestCase):
                 self.assertIn(flag, done.stderr)
         self.assertIn("must divide the 9 of --heads",
                       self.run_bench("--kv-heads", "2", bench=["attention"], code=2).stderr)
+
+    def test_a_loader_may_have_no_workers(self):
+        command = [os.path.join(BENCHES, "loader"), "--workers", "0,1", "--dataset", "/no/such"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("/no/such", done.stderr)
 
     def test_what_no_memory_holds_is_named(self):
         large = ("attention", "--seq", "4000000000000", "--dir", "fwd", "--dtype", "bf16", "--device", "cpu")
