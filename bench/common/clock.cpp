@@ -32,22 +32,18 @@ double host_seconds(const std::function<void()>& f, int calls) {
 // An event on the device's stream.
 class Event {
  public:
-  Event() { cuda::check(cudaEventCreate(&event_), "bench: creating an event"); }
-  ~Event() { cudaEventDestroy(event_); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
   void record(const cuda::Gpu& gpu) {
-    cuda::check(cudaEventRecord(event_, gpu.compute_stream()), "bench: recording an event");
+    cuda::check(cudaEventRecord(event_.get(), gpu.compute_stream()), "bench: recording an event");
   }
   double seconds_since(const Event& start) const {
     float milliseconds = 0;
-    cuda::check(cudaEventSynchronize(event_), "bench: waiting for an event");
-    cuda::check(cudaEventElapsedTime(&milliseconds, start.event_, event_), "bench: reading an event");
+    cuda::check(cudaEventSynchronize(event_.get()), "bench: waiting for an event");
+    cuda::check(cudaEventElapsedTime(&milliseconds, start.event_.get(), event_.get()), "bench: reading an event");
     return milliseconds * 1e-3;
   }
 
  private:
-  cudaEvent_t event_ = nullptr;
+  cuda::Event event_ = cuda::make_event(cudaEventDefault, "bench");
 };
 
 // Holds the stream back until the host has queued all that is to be timed, or else the host's own pace between launches

@@ -47,6 +47,8 @@ Tensor::Recipe twice(Tensor::Recipe recipe) {
 }
 
 int64_t rows_of(const char* name, const Tensor& x, const std::vector<Tensor>& weights, DType dtype) {
+  check_float(name, {{"x", x}});
+  check_float_result(name, x, dtype);
   int64_t N = 0;
   for (const Tensor& weight : weights) {
     check(x.rank() == 2 && weight.rank() == 2 && x.size(1) == weight.size(1), name, ": x is ", x.shape(),
@@ -54,8 +56,6 @@ int64_t rows_of(const char* name, const Tensor& x, const std::vector<Tensor>& we
     check(weight.dtype() == DType::f32 || (weight.dtype() == dtype && !weight.requires_grad()), name, ": weight is ",
           weight.dtype(), ", but must be f32, or already ", dtype, " where it is not trained");
     check_contiguous(name, {{"x", x}, {"weight", weight}});
-    check_float(name, {{"x", x}});
-    check_float_result(name, x, dtype);
     N += weight.size(0);
   }
   return N;

@@ -25,26 +25,38 @@ struct CUevent_st {
   CUstream_st* in = nullptr;          // where it was recorded last
 };
 
+namespace nanovlm::stand_in {
+
 struct Work {
-  std::function<void(nanovlm::simt::Executor&)> run;  // or, where there is none:
+  std::function<void(simt::Executor&)> run;  // or, where there is none:
   std::shared_ptr<CUevent_st> event;
   int64_t count = 0;   // of the event's recordings
   bool waits = false;  // for it, instead of marking it
 };
 
+}  // namespace nanovlm::stand_in
+
 struct CUgraph_st {
-  std::vector<Work> works;
+  std::vector<nanovlm::stand_in::Work> works;
 };
 struct CUgraphExec_st : CUgraph_st {};
 
 struct CUstream_st {
   int64_t number = 0;
-  std::deque<Work> queue;
+  std::deque<nanovlm::stand_in::Work> queue;
   std::unique_ptr<CUgraph_st> recording;
   bool broken = false;  // what it records has been spoilt
 };
 
 namespace nanovlm::stand_in {
+
+using Memory = std::map<char*, int64_t>;  // bytes by address
+
+inline int64_t total(const Memory& memory) {
+  int64_t bytes = 0;
+  for (const auto& block : memory) bytes += block.second;
+  return bytes;
+}
 
 class Library {
  public:
@@ -55,7 +67,7 @@ class Library {
   cudaError_t last = cudaSuccess;  // what cudaGetLastError tells
   std::string stays;               // the error that stays: what the work said
   int64_t calls = 0, streams_made = 0;
-  std::map<char*, int64_t> device, pinned;  // bytes by address
+  Memory device, pinned;
   std::set<CUstream_st*> streams;
   std::map<CUevent_st*, std::shared_ptr<CUevent_st>> events;
   int64_t graphs = 0, products = 0;
@@ -72,6 +84,8 @@ class Library {
     return error;
   }
 
+  cudaError_t state() const { return stays.empty() ? cudaSuccess : cudaErrorLaunchFailure; }
+
   cudaError_t add(CUstream_st* stream, Work work) {
     if (stream->recording) {
       if (!work.run) return spoil(stream);  // an event is not a launch of this graph
@@ -80,7 +94,7 @@ class Library {
     }
     stream->queue.push_back(std::move(work));
     if (at_once(*stream)) finish(stream);
-    return stays.empty() ? cudaSuccess : cudaErrorLaunchFailure;
+    return state();
   }
 
   cudaError_t spoil(CUstream_st* stream) {
@@ -105,7 +119,7 @@ class Library {
     while (event.reached < count) step(event.in);
   }
 
-  bool owns(const std::map<char*, int64_t>& memory, const void* address, size_t bytes) const {
+  bool owns(const Memory& memory, const void* address, size_t bytes) const {
     char* const begin = static_cast<char*>(const_cast<void*>(address));
     auto block = memory.upper_bound(begin);
     if (block == memory.begin()) return false;

@@ -25,13 +25,12 @@ void set_machine(const Machine& machine) {
 
 Held held() {
   const Library& it = library();
-  Held held{.streams = static_cast<int64_t>(it.streams.size()),
-            .events = static_cast<int64_t>(it.events.size()),
-            .graphs = it.graphs,
-            .products = it.products};
-  for (const auto& [address, bytes] : it.device) held.device_bytes += bytes;
-  for (const auto& [address, bytes] : it.pinned) held.pinned_bytes += bytes;
-  return held;
+  return {.device_bytes = total(it.device),
+          .pinned_bytes = total(it.pinned),
+          .streams = static_cast<int64_t>(it.streams.size()),
+          .events = static_cast<int64_t>(it.events.size()),
+          .graphs = it.graphs,
+          .products = it.products};
 }
 
 int64_t calls_that_may_fail() { return library().calls; }
@@ -50,6 +49,8 @@ void hold_products(int more) { library().products += more; }
 
 using nanovlm::stand_in::library;
 using nanovlm::stand_in::Machine;
+using nanovlm::stand_in::total;
+using nanovlm::stand_in::Work;
 
 namespace {
 
@@ -139,21 +140,11 @@ const char* cudaGetErrorString(cudaError_t error) {
 cudaError_t cudaGetLastError() {
   const std::lock_guard lock(library().mutex);
   const cudaError_t error = library().last;
-  library().last = library().stays.empty() ? cudaSuccess : cudaErrorLaunchFailure;
+  library().last = library().state();
   return error;
 }
 
 // ---- memory
-
-namespace {
-
-int64_t total(const std::map<char*, int64_t>& memory) {
-  int64_t bytes = 0;
-  for (const auto& block : memory) bytes += block.second;
-  return bytes;
-}
-
-}  // namespace
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   return library().call([&] {
@@ -261,7 +252,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return library().call([&] {
     if (stream->recording) return library().spoil(stream);
     library().finish(stream);
-    return library().stays.empty() ? cudaSuccess : cudaErrorLaunchFailure;
+    return library().state();
   });
 }
 
@@ -273,7 +264,6 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
     return cudaSuccess;
   });
 }
-cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, cudaEventDefault); }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   const std::lock_guard lock(library().mutex);
@@ -298,7 +288,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return library().call([&] {
     library().reach(*event, event->recorded);
-    return library().stays.empty() ? cudaSuccess : cudaErrorLaunchFailure;
+    return library().state();
   });
 }
 
