@@ -1,236 +1,51 @@
-// bench/attention [--preset lm|vit] [--seq 128,196] [--heads N] [--kv-heads N] [--dim N] [--causal 0|1] [--rope 0|1]
+// bench/attention [--preset lm|vit|fa3] [--seq 128,196] [--heads N] [--kv-heads N] [--dim N] [--causal 0|1] [--rope
+// 0|1]
 // [--dir fwd,bwd,decode] [--mask none|leftpad] [--kernel attention=fma] ...
 //
 // lm: 9 query heads on 3 key/value heads, causal, RoPE applied on the way; vit: 12 heads, every patch sees every patch;
-// head size 64; each may be named otherwise. decode: one token a sequence over a cache of `seq` keys. Least bytes: q,
-// k, v, o once (and their gradients). naive: scores, probabilities and their gradient stored, a thread an entry,
-// rotations by our own kernel before and after. separate, on the cpu: for every head the library's products, and a
-// softmax between them. cudnn, on a GPU in bf16: cuDNN's attention on the same memory, between rotations by our own
-// kernel where RoPE is applied, since cuDNN has none; --rope 0 compares the bare products.
+// fa3: the shapes of FlashAttention's tables, 16,384 tokens in all and 2,048 columns of heads. Head size 64. Each may
+// be named otherwise. decode: one token a sequence over a cache of `seq` keys. Least bytes: q, k, v, o once (and their
+// gradients). naive: scores, probabilities and their gradient stored, a thread an entry, rotations by our own kernel
+// before and after. separate, on the cpu: for every head the library's products, and a softmax between them. On a GPU,
+// cublaslt: the library's batched products, and a softmax between them; cudnn, in bf16: cuDNN's attention. Both on the
+// same memory, between rotations by our own kernel where RoPE is applied, since neither has it; --rope 0 compares them
+// without.
 #include "kernels/attention/attention.h"
 
 #include <CLI/CLI.hpp>
-#include <cmath>
-#include <cstring>
 #include <memory>
-#include <optional>
 
+#include "bench/common/attention_baselines.h"
 #include "bench/common/attention_operands.h"
+#include "bench/common/cublaslt_attention.h"
 #include "bench/common/cudnn_attention.h"
 #include "bench/common/kernel_bench.h"
-#include "kernels/elementwise/elementwise.h"
-#include "kernels/matmul/matmul.h"
-#include "kernels/naive/naive.h"
-#include "kernels/parallel.h"
-#include "kernels/rope/rope.h"
 
 using namespace nanovlm;
 using namespace nanovlm::bench;
 
 namespace {
 
-// RoPE as a step of its own, before what has none.
-class Rotation {
- public:
-  explicit Rotation(const Operands& of) : x_(of) {
-    std::vector<int32_t> positions;
-    for (int64_t row = 0; row < of.s.rows(); ++row) positions.push_back(static_cast<int32_t>(row % of.s.T));
-    positions_ = from_host(positions, {of.s.rows()}, of.q.device());
-  }
-  // Where x is to be rotated to: x itself where nothing is.
-  Tensor place(const Tensor& x) const { return x_.s.rope ? empty_like(x) : x; }
-  void turn(const Tensor& from, const Tensor& to, int heads, bool back = false) const {
-    if (!x_.s.rope) return;
-    on(from.device(), "rope", [&](auto backend, Stream stream) {
-      kernels::rope(backend,
-                    {from.data(), to.data(), x_.cos.f32(), x_.sin.f32(), positions_.i32(), x_.s.rows(), heads, x_.s.D,
-                     back, x_.s.dtype},
-                    stream);
-    });
-  }
-
- private:
-  const Operands& x_;
-  Tensor positions_;
-};
-
-// The unfused form on the host: rotate, then for every head gather, multiply, softmax, multiply, scatter.
-class Unfused {
- public:
-  explicit Unfused(const Operands& of) : x_(of), s_(of.s), rotation_(of) {
-    const Device& device = of.q.device();
-    q_ = rotation_.place(of.q), k_ = rotation_.place(of.k);
-    for (Tensor* head : {&one_q_, &one_k_, &one_v_, &one_o_}) *head = empty({s_.T, s_.D}, s_.dtype, device);
-    scores_ = empty({s_.T, s_.T}, DType::f32, device), weights_ = empty({s_.T, s_.T}, s_.dtype, device);
-  }
-
-  void operator()() const {
-    rotation_.turn(x_.q, q_, s_.H), rotation_.turn(x_.k, k_, s_.G);
-    for (int64_t b = 0; b < s_.B; ++b)
-      for (int h = 0; h < s_.H; ++h) {
-        const int g = h / (s_.H / s_.G);
-        move<true>(q_, one_q_, b, h, s_.H), move<true>(k_, one_k_, b, g, s_.G), move<true>(x_.v, one_v_, b, g, s_.G);
-        multiply(one_q_, one_k_, scores_, s_.T, s_.D, true);
-        soften();
-        multiply(weights_, one_v_, one_o_, s_.D, s_.T, false);
-        move<false>(x_.o, one_o_, b, h, s_.H);
-      }
-  }
-
- private:
-  // Between the rows of all heads and one head's own matrix.
-  template <bool kGather>
-  void move(const Tensor& rows, const Tensor& one, int64_t b, int head, int heads) const {
-    const size_t bytes = static_cast<size_t>(s_.D * size_of(s_.dtype));
-    for (int64_t t = 0; t < s_.T; ++t) {
-      char* in_rows = static_cast<char*>(rows.data()) + static_cast<size_t>((b * s_.T + t) * heads + head) * bytes;
-      char* in_one = static_cast<char*>(one.data()) + static_cast<size_t>(t) * bytes;
-      std::memcpy(kGather ? in_one : in_rows, kGather ? in_rows : in_one, bytes);
-    }
-  }
-  void multiply(const Tensor& a, const Tensor& b, const Tensor& c, int64_t N, int64_t K, bool transpose_b) const {
-    on(a.device(), "matmul", [&](auto backend, Stream stream) {
-      kernels::matmul(
-          backend, {a.data(), b.data(), c.data(), nullptr, s_.T, N, K, false, transpose_b, false, s_.dtype, c.dtype()},
-          stream);
-    });
-  }
-  void soften() const {
-    with_float(s_.dtype, [&]<class T>(Type<T>) {
-      kernels::parallel_for(s_.T, 16, [&](int64_t begin, int64_t end) {
-        for (int64_t t = begin; t < end; ++t)
-          soften_row(scores_.f32() + t * s_.T, static_cast<T*>(weights_.data()) + t * s_.T, t);
-      });
-    });
-  }
-  template <class T>
-  void soften_row(float* s, T* w, int64_t t) const {
-    const float scale = s_.scale();
-    const int64_t seen = s_.causal ? t + 1 : s_.T;
-    const float largest = *std::max_element(s, s + seen);
-    float sum = 0;
-    for (int64_t j = 0; j < seen; ++j) sum += s[j] = std::exp((s[j] - largest) * scale);
-    for (int64_t j = 0; j < s_.T; ++j) w[j] = T(j < seen ? s[j] / sum : 0);
-  }
-
-  const Operands& x_;
-  Problem s_;
-  Rotation rotation_;
-  Tensor q_, k_, one_q_, one_k_, one_v_, one_o_, scores_, weights_;
-};
-
-// What lies between the steps of Naive: one for all operands of a problem, since it is many times their size.
-struct NaiveRoom {
-  Tensor delta, p, ds;
-
-  void make(const Operands& x, bool backward) {
-    if (!p.defined()) p = empty({x.s.rows(), x.s.H, x.s.T}, DType::f32, x.q.device());
-    if (backward && !ds.defined()) delta = empty_like(x.lse), ds = empty_like(p);
-  }
-};
-
-// Either direction by plain kernels, with the probabilities, and the scores' gradient, stored.
-class Naive {
- public:
-  Naive(const Operands& of, std::shared_ptr<NaiveRoom> room, bool backward)
-      : x_(of), s_(of.s), room_(std::move(room)), rotation_(of), q_(rotation_.place(of.q)), k_(rotation_.place(of.k)) {
-    room_->make(of, backward);
-  }
-
-  void forward() const {
-    turn();
-    on(q_.device(), "naive_attention", [&](auto backend, Stream stream) {
-      kernels::naive_attention(backend,
-                               {{shape(), q_.data(), k_.data(), x_.v.data(), s_.H * s_.D, s_.G * s_.D, s_.G * s_.D,
-                                 x_.o.data(), x_.lse.f32()},
-                                room_->p.f32()},
-                               stream);
-    });
-  }
-  void backward() const {
-    turn();
-    on(q_.device(), "naive_attention_backward", [&](auto backend, Stream stream) {
-      kernels::naive_attention_backward(
-          backend,
-          {{shape(), q_.data(), k_.data(), x_.v.data(), s_.H * s_.D, s_.G * s_.D, s_.G * s_.D, x_.o.data(),
-            x_.d_o.data(), x_.lse.f32(), x_.dq.data(), x_.dk.data(), x_.dv.data()},
-           room_->delta.f32(),
-           room_->p.f32(),
-           room_->ds.f32()},
-          stream);
-    });
-    rotation_.turn(x_.dq, x_.dq, s_.H, true), rotation_.turn(x_.dk, x_.dk, s_.G, true);
-  }
-
- private:
-  void turn() const { rotation_.turn(x_.q, q_, s_.H), rotation_.turn(x_.k, k_, s_.G); }
-  kernels::AttentionShape shape() const {
-    kernels::AttentionShape shape = x_.shape();
-    shape.cos = shape.sin = nullptr;
-    return shape;
-  }
-
-  const Operands& x_;
-  Problem s_;
-  std::shared_ptr<NaiveRoom> room_;
-  Rotation rotation_;
-  Tensor q_, k_;
-};
-
-// cuDNN on an instance's operands. Its first call makes room for what lies between steps, so that machines and builds
-// without cuDNN are left alone where it is not asked for, and clears what cuDNN is to write.
-class Cudnn {
- public:
-  Cudnn(const Operands& of, std::shared_ptr<CudnnAttention> library) : x_(of), s_(of.s), library_(std::move(library)) {}
-
-  void forward() {
-    if (!rotation_) prepare({x_.o});
-    turn();
-    library_->forward(q_, k_, x_.v, x_.o, stats_);
-  }
-  // After its own forward for the statistics, once.
-  void backward() {
-    if (!rotation_) {
-      prepare({x_.dq, x_.dk, x_.dv});
-      turn();
-      library_->forward(q_, k_, x_.v, empty_like(x_.o), stats_);
-    }
-    turn();
-    library_->backward(q_, k_, x_.v, x_.o, x_.d_o, stats_, x_.dq, x_.dk, x_.dv);
-    rotation_->turn(x_.dq, x_.dq, s_.H, true), rotation_->turn(x_.dk, x_.dk, s_.G, true);
-  }
-
- private:
-  void prepare(const std::vector<Tensor>& results) {
-    rotation_.emplace(x_);
-    q_ = rotation_->place(x_.q), k_ = rotation_->place(x_.k);
-    stats_ = empty({s_.B, s_.H, s_.T}, DType::f32, x_.q.device());
-    for (const Tensor& result : results)
-      on(result.device(), "fill", [&](auto backend, Stream stream) {
-        kernels::fill(backend, {result.data(), result.numel(), 0.0f, s_.dtype}, stream);
-      });
-  }
-  void turn() const { rotation_->turn(x_.q, q_, s_.H), rotation_->turn(x_.k, k_, s_.G); }
-
-  const Operands& x_;
-  Problem s_;
-  std::shared_ptr<CudnnAttention> library_;
-  std::optional<Rotation> rotation_;
-  Tensor q_, k_, stats_;
-};
-
-// Whether cuDNN has this problem's attention: it has none in fp32, and pads on the right alone.
-bool has_cudnn(const Problem& s, const Device& device) {
-  return device.kind() == DeviceKind::cuda && s.dtype == DType::bf16 && !s.leftpad;
-}
-
 // What all instances of a problem share.
 struct Shared {
-  std::shared_ptr<CudnnAttention> library;  // building a plan takes long
-  std::shared_ptr<NaiveRoom> naive;         // none where naive is not wanted
+  std::shared_ptr<CudnnAttention> cudnn;  // building a plan takes long
+  std::shared_ptr<CublasltAttention> cublaslt;
+  std::shared_ptr<NaiveRoom> naive;  // none where naive is not wanted
 };
 
 const std::vector<std::string> kNaiveSources = {"kernels/naive/naive.cu", "kernels/rope/rope.cu"};
+
+// The libraries that have this problem's attention. cuDNN has none in fp32, and pads on the right alone.
+void add_peers(const Problem& s, const Device& device, const std::shared_ptr<Operands>& x, const Shared& shared,
+               bool backward, std::vector<Baseline>& to) {
+  if (device.kind() != DeviceKind::cuda || s.leftpad) return;
+  const auto add = [&](const std::string& name, const auto& library) {
+    const auto peer = std::make_shared<Peer<std::decay_t<decltype(*library)>>>(*x, library);
+    to.push_back({name, [x, peer, backward] { backward ? peer->backward() : peer->forward(); }, true});
+  };
+  add("cublaslt", shared.cublaslt);
+  if (s.dtype == DType::bf16) add("cudnn", shared.cudnn);
+}
 
 Instance forward_instance(const Problem& s, const Device& device, uint64_t seed, const Shared& shared) {
   const auto x = std::make_shared<Operands>(s, device, seed);
@@ -243,10 +58,7 @@ Instance forward_instance(const Problem& s, const Device& device, uint64_t seed,
     const auto unfused = std::make_shared<Unfused>(*x);
     instance.baselines.push_back({"separate", [x, unfused] { (*unfused)(); }});
   }
-  if (has_cudnn(s, device)) {
-    const auto cudnn = std::make_shared<Cudnn>(*x, shared.library);
-    instance.baselines.push_back({"cudnn", [x, cudnn] { cudnn->forward(); }, true});
-  }
+  add_peers(s, device, x, shared, false, instance.baselines);
   return instance;
 }
 
@@ -258,10 +70,7 @@ Instance backward_instance(const Problem& s, const Device& device, uint64_t seed
     const auto naive = std::make_shared<Naive>(*x, shared.naive, true);
     instance.baselines.push_back({"naive", [x, naive] { naive->backward(); }, false, {}, kNaiveSources});
   }
-  if (has_cudnn(s, device)) {
-    const auto cudnn = std::make_shared<Cudnn>(*x, shared.library);
-    instance.baselines.push_back({"cudnn", [x, cudnn] { cudnn->backward(); }, true});
-  }
+  add_peers(s, device, x, shared, true, instance.baselines);
   return instance;
 }
 
@@ -278,9 +87,11 @@ bool in_two_kernels(const Problem& s, const Device& device) {
 }
 
 // All directions of one problem.
-void add_cases(const Problem& s, const Device& device, bool with_naive, std::vector<Case>& cases) {
+void add_cases(const Problem& s, const Device& device, int64_t full_batch, bool with_naive, std::vector<Case>& cases) {
   const Shared shared{
       std::make_shared<CudnnAttention>(CudnnAttention::Problem{s.B, s.T, s.H, s.G, s.D, s.causal, s.scale()}, device),
+      std::make_shared<CublasltAttention>(
+          CublasltAttention::Problem{s.B, s.T, s.H, s.G, s.D, s.causal, s.scale(), s.dtype}, device),
       with_naive ? std::make_shared<NaiveRoom>() : nullptr};
   const auto add = [&](const std::string& dir, double flops, double bytes, const std::string& source, auto make) {
     Case c{dir == "decode" ? "attention_decode" : "attention",
@@ -295,7 +106,7 @@ void add_cases(const Problem& s, const Device& device, bool with_naive, std::vec
             {"rope", s.rope}},
            flops,
            bytes};
-    c.full = 256.0 / static_cast<double>(s.B), c.sources = {source}, c.limits.sectors = 1.35;
+    c.full = static_cast<double>(full_batch) / static_cast<double>(s.B), c.sources = {source}, c.limits.sectors = 1.35;
     if (dir == "bwd" && in_two_kernels(s, device))
       c.excesses = {{"attention", "bytes", 1.65, "two kernels read q, k, v and do: one for dq, one for dk and dv"}};
     c.make = [=](uint64_t seed) { return make(s, device, seed, shared); };
@@ -315,21 +126,29 @@ struct Options {
   int heads = 0, kv_heads = 0, dim = 64, causal = -1, rope = -1;
 
   bool lm() const { return preset == "lm"; }
-  int H() const { return heads > 0 ? heads : lm() ? 9 : 12; }
+  bool fa3() const { return preset == "fa3"; }
+  int H() const { return heads > 0 ? heads : fa3() ? std::max(1, 2048 / dim) : lm() ? 9 : 12; }
   int G() const { return kv_heads > 0 ? kv_heads : heads > 0 || !lm() ? H() : 3; }
+  int64_t full_batch(int64_t T) const { return fa3() ? std::max<int64_t>(1, 16384 / T) : 256; }
+  std::vector<int64_t> lengths() const {
+    return seqs.empty() ? std::vector<int64_t>{fa3() ? 512 : lm() ? 128 : 196} : seqs;
+  }
 
   void add_to(CLI::App& app) {
-    app.add_option("--seq", seqs, "tokens of a sequence; default 128 for lm, 196 for vit")
+    app.add_option("--seq", seqs, "tokens of a sequence; default 128 for lm, 196 for vit, 512 for fa3")
         ->delimiter(',')
         ->check(CLI::PositiveNumber);
-    app.add_option("--preset", preset, "lm or vit")->check(CLI::IsMember({"lm", "vit"}))->capture_default_str();
-    app.add_option("--heads", heads, "of queries; default 9 for lm, 12 for vit")->check(CLI::PositiveNumber);
-    app.add_option("--kv-heads", kv_heads, "of keys and values; default --heads, else 3 for lm, 12 for vit")
+    app.add_option("--preset", preset, "lm, vit or fa3")
+        ->check(CLI::IsMember({"lm", "vit", "fa3"}))
+        ->capture_default_str();
+    app.add_option("--heads", heads, "of queries; default 9 for lm, 12 for vit, 2048 / dim for fa3")
+        ->check(CLI::PositiveNumber);
+    app.add_option("--kv-heads", kv_heads, "of keys and values; default 3 for lm, else as many as --heads")
         ->check(CLI::PositiveNumber);
     app.add_option("--dim", dim, "entries of a head")->check(CLI::PositiveNumber)->capture_default_str();
-    app.add_option("--causal", causal, "0 or 1; default 1 for lm, 0 for vit")->check(CLI::Range(0, 1));
+    app.add_option("--causal", causal, "0 or 1; default 1 for lm, else 0")->check(CLI::Range(0, 1));
     app.add_option("--mask", mask, "none or leftpad")->check(CLI::IsMember({"none", "leftpad"}));
-    app.add_option("--rope", rope, "0 or 1; default 1 for lm, 0 for vit")->check(CLI::Range(0, 1));
+    app.add_option("--rope", rope, "0 or 1; default 1 for lm, else 0")->check(CLI::Range(0, 1));
     app.callback([this] {
       if (H() % G() != 0) throw CLI::ValidationError("--kv-heads", text(G(), " must divide the ", H(), " of --heads"));
     });
@@ -348,10 +167,13 @@ int main(int argc, char** argv) {
   options.add_to(bench.app());
   return bench.run(argc, argv, [&](const Request& request) {
     std::vector<Case> cases;
-    for (const int64_t T : options.seqs.empty() ? std::vector<int64_t>{options.lm() ? 128 : 196} : options.seqs)
-      for (const DType dtype : request.dtypes)
-        add_cases(options.problem(request.batch_or(256, 12, dtype == DType::bf16 ? 4 : 2), T, dtype), request.device,
-                  request.impls.wanted("naive"), cases);
+    for (const int64_t T : options.lengths())
+      for (const DType dtype : request.dtypes) {
+        const int64_t full = options.full_batch(T);
+        const int64_t B =
+            request.batch_or(full, std::min<int64_t>(full, 12), std::min<int64_t>(full, dtype == DType::bf16 ? 4 : 2));
+        add_cases(options.problem(B, T, dtype), request.device, full, request.impls.wanted("naive"), cases);
+      }
     return cases;
   });
 }

@@ -142,18 +142,18 @@ class CudnnAttention::Plan {
   Tensor workspace_;
 };
 
-void CudnnAttention::forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o, const Tensor& stats) {
+void CudnnAttention::forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o, const Tensor& kept) {
   if (!handle_) handle_ = std::make_unique<Handle>(device_);
   if (!forward_) forward_ = std::make_unique<Plan>(problem_, false, *handle_, device_);
   forward_->run({{Plan::kQ, q.data()},
                  {Plan::kK, k.data()},
                  {Plan::kV, v.data()},
                  {Plan::kO, o.data()},
-                 {Plan::kStats, stats.data()}});
+                 {Plan::kStats, kept.data()}});
 }
 
 void CudnnAttention::backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o, const Tensor& d_o,
-                              const Tensor& stats, const Tensor& dq, const Tensor& dk, const Tensor& dv) {
+                              const Tensor& kept, const Tensor& dq, const Tensor& dk, const Tensor& dv) {
   if (!handle_) handle_ = std::make_unique<Handle>(device_);
   if (!backward_) backward_ = std::make_unique<Plan>(problem_, true, *handle_, device_);
   backward_->run({{Plan::kQ, q.data()},
@@ -161,7 +161,7 @@ void CudnnAttention::backward(const Tensor& q, const Tensor& k, const Tensor& v,
                   {Plan::kV, v.data()},
                   {Plan::kO, o.data()},
                   {Plan::kDo, d_o.data()},
-                  {Plan::kStats, stats.data()},
+                  {Plan::kStats, kept.data()},
                   {Plan::kDq, dq.data()},
                   {Plan::kDk, dk.data()},
                   {Plan::kDv, dv.data()}});
@@ -186,5 +186,7 @@ void CudnnAttention::backward(const Tensor&, const Tensor&, const Tensor&, const
 
 CudnnAttention::CudnnAttention(const Problem& problem, const Device& device) : problem_(problem), device_(device) {}
 CudnnAttention::~CudnnAttention() = default;
+
+Tensor CudnnAttention::kept() const { return empty({problem_.B, problem_.H, problem_.T}, DType::f32, device_); }
 
 }  // namespace nanovlm::bench

@@ -10,8 +10,7 @@
 
 namespace nanovlm::bench {
 
-// Of one shape, for any operands: bf16, rows [B * T, heads * D]. `stats`, [B, H, T] fp32, carries each row's
-// log-sum-exp from forward to backward.
+// Of one shape, for any operands: bf16, rows [B * T, heads * D].
 class CudnnAttention {
  public:
   struct Problem {
@@ -23,10 +22,12 @@ class CudnnAttention {
   CudnnAttention(const Problem& problem, const Device& device);
   ~CudnnAttention();
 
+  Tensor kept() const;  // for each row's log-sum-exp, from forward to backward: [B, H, T] fp32, without content
+
   // Both return at once, as a kernel's launch does, but for the first call, which builds the plan.
-  void forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o, const Tensor& stats);
+  void forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o, const Tensor& kept);
   void backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o, const Tensor& d_o,
-                const Tensor& stats, const Tensor& dq, const Tensor& dk, const Tensor& dv);
+                const Tensor& kept, const Tensor& dq, const Tensor& dk, const Tensor& dv);
 
  private:
   class Handle;

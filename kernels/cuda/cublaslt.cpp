@@ -36,6 +36,7 @@ CublasLt::CublasLt() {
   find(library, "cublasLtMatmulDescSetAttribute", desc_set);
   find(library, "cublasLtMatrixLayoutCreate", layout_create);
   find(library, "cublasLtMatrixLayoutDestroy", layout_destroy);
+  find(library, "cublasLtMatrixLayoutSetAttribute", layout_set);
   find(library, "cublasLtMatmulPreferenceCreate", preference_create);
   find(library, "cublasLtMatmulPreferenceDestroy", preference_destroy);
   find(library, "cublasLtMatmulPreferenceSetAttribute", preference_set);

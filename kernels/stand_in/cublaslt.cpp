@@ -25,7 +25,9 @@ struct Desc {
 struct Layout {
   cudaDataType_t type;
   uint64_t rows, columns;
-  int64_t stride;  // between columns
+  int64_t stride;      // between columns
+  int32_t batch = 1;   // matrices
+  int64_t offset = 0;  // between matrices
 
   bool operator==(const Layout&) const = default;
 };
@@ -71,6 +73,17 @@ struct Product {
   void* d_data;
   float alpha, beta;
   Algorithm algorithm;
+
+  // Of one matrix of a batch.
+  Product of(int32_t i) const {
+    const auto moved = [i](const Layout& layout, const void* data) {
+      return static_cast<const char*>(data) + i * layout.offset * (layout.type == CUDA_R_32F ? 4 : 2);
+    };
+    Product one = *this;
+    one.a_data = moved(a, a_data), one.b_data = moved(b, b_data), one.c_data = moved(c, c_data);
+    one.d_data = const_cast<char*>(moved(c, d_data));
+    return one;
+  }
 
   // op(a) as [terms, rows of c], so that the sums of a column are made side by side.
   std::vector<float> terms_of_a(int64_t terms) const {
@@ -190,6 +203,14 @@ cublasStatus_t layout_create(cublasLtMatrixLayout_t* layout, cudaDataType type, 
   return make(layout, Layout{type, rows, columns, stride});
 }
 
+cublasStatus_t layout_set(cublasLtMatrixLayout_t handle, cublasLtMatrixLayoutAttribute_t which, const void* value,
+                          size_t bytes) {
+  Layout& layout = *reinterpret_cast<Layout*>(handle);
+  if (which == CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT) return read(layout.batch, value, bytes);
+  if (which == CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET) return read(layout.offset, value, bytes);
+  return CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
 cublasStatus_t preference_create(cublasLtMatmulPreference_t* preference) { return make(preference, Preference{}); }
 cublasStatus_t preference_set(cublasLtMatmulPreference_t handle, cublasLtMatmulPreferenceAttributes_t which,
                               const void* value, size_t bytes) {
@@ -207,7 +228,7 @@ cublasStatus_t fit(const Desc& desc, const Layout& a, const Layout& b, const Lay
   const bool ta = desc.transpose_a == CUBLAS_OP_T, tb = desc.transpose_b == CUBLAS_OP_T;
   const bool shapes = (ta ? a.columns : a.rows) == c.rows && (ta ? a.rows : a.columns) == (tb ? b.columns : b.rows) &&
                       (tb ? b.rows : b.columns) == c.columns && c == d;
-  if (!shapes || a.type != b.type) return CUBLAS_STATUS_INVALID_VALUE;
+  if (!shapes || a.type != b.type || a.batch != c.batch || b.batch != c.batch) return CUBLAS_STATUS_INVALID_VALUE;
   const bool aux = has(desc.epilogue, kAux);
   if (aux && (desc.aux_rows % 8 != 0 || desc.aux_rows < static_cast<int64_t>(c.rows) || !desc.aux))
     return CUBLAS_STATUS_INVALID_VALUE;
@@ -264,8 +285,12 @@ cublasStatus_t matmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void* a
   const auto aligned = [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % kVectorAlignment == 0; };
   for (const void* pointer : {a_data, b_data, c_data, static_cast<const void*>(d_data)})
     if (product.algorithm == Algorithm::vectors && !aligned(pointer)) return CUBLAS_STATUS_NOT_SUPPORTED;
-  return stand_in::enqueue(stream, [product](auto&) { product.run(); }) ? CUBLAS_STATUS_SUCCESS
-                                                                        : CUBLAS_STATUS_EXECUTION_FAILED;
+  return stand_in::enqueue(stream,
+                           [product](auto&) {
+                             for (int32_t i = 0; i < product.c.batch; ++i) product.of(i).run();
+                           })
+             ? CUBLAS_STATUS_SUCCESS
+             : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 
 }  // namespace
@@ -280,6 +305,7 @@ CublasLt::CublasLt()
       desc_set(cuda::desc_set),
       layout_create(cuda::layout_create),
       layout_destroy(unmake<Layout, cublasLtMatrixLayout_t>),
+      layout_set(cuda::layout_set),
       preference_create(cuda::preference_create),
       preference_destroy(unmake<Preference, cublasLtMatmulPreference_t>),
       preference_set(cuda::preference_set),

@@ -1,5 +1,6 @@
 #include "kernels/stand_in/runtime.h"
 
+#include <cstdio>
 #include <cstring>
 #include <new>
 
@@ -67,6 +68,11 @@ cudaError_t cudaDriverGetVersion(int* version) {
   });
 }
 
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
+
 cudaError_t cudaGetDeviceCount(int* count) {
   return library().call([&] {
     const Machine& machine = library().machine;
@@ -78,6 +84,16 @@ cudaError_t cudaGetDeviceCount(int* count) {
 
 cudaError_t cudaSetDevice(int device) {
   return library().call([&] { return device < library().machine.devices ? cudaSuccess : cudaErrorInvalidDevice; });
+}
+
+cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetPCIBusId(char* bus, int length, int) {
+  std::snprintf(bus, static_cast<size_t>(length), "0000:00:00.0");  // no other library knows of it
+  return cudaSuccess;
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
@@ -92,6 +108,12 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
         return cudaSuccess;
       case cudaDevAttrMaxSharedMemoryPerBlockOptin:
         *value = static_cast<int>(library().executor.options.shared_limit);
+        return cudaSuccess;
+      case cudaDevAttrL2CacheSize:
+        *value = 50 << 20;
+        return cudaSuccess;
+      case cudaDevAttrMultiProcessorCount:
+        *value = 132;
         return cudaSuccess;
       default:
         return cudaErrorInvalidValue;
@@ -254,6 +276,10 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     library().finish(stream);
     return library().state();
   });
+}
+
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t f, void* data) {
+  return library().call([&] { return library().add(stream, {.run = [f, data](auto&) { f(data); }, .event = {}}); });
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {

@@ -163,6 +163,34 @@ SwigluGradients swiglu_backward(const Values& gate, const Values& up, const Valu
   return result;
 }
 
+// ---- softmax over stored scores
+
+template <class Real>
+Values softmax(const Values& s, int64_t T, double scale, bool causal, DType out) {
+  Values p(s.size());
+  for_each_of(s.size() / T, kFewRows, [&](int64_t row) {
+    const int64_t seen = causal ? row % T + 1 : T;
+    const double* x = &s[row * T];
+    const Real max = Real(*std::max_element(x, x + seen));
+    Real sum = 0;
+    for (int64_t t = 0; t < seen; ++t) sum += std::exp((Real(x[t]) - max) * Real(scale));
+    for (int64_t t = 0; t < seen; ++t) p[row * T + t] = stored(std::exp((Real(x[t]) - max) * Real(scale)) / sum, out);
+  });
+  return p;
+}
+
+template <class Real>
+Values softmax_backward(const Values& p, const Values& dp, int64_t T, double scale, DType dtype) {
+  Values ds(p.size());
+  for_each_of(p.size() / T, kFewRows, [&](int64_t row) {
+    Real sum = 0;
+    for (int64_t i = row * T; i < (row + 1) * T; ++i) sum += Real(p[i]) * Real(dp[i]);
+    for (int64_t i = row * T; i < (row + 1) * T; ++i)
+      ds[i] = stored(Real(scale) * Real(p[i]) * (Real(dp[i]) - sum), dtype);
+  });
+  return ds;
+}
+
 // ---- rows
 
 inline Values gather_rows(const Values& x, const Values& index, int64_t C) {
