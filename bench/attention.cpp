@@ -1,10 +1,11 @@
 // bench/attention [--preset lm|vit|fa3] [--seq 128,196] [--heads N] [--kv-heads N] [--dim N] [--causal 0|1] [--rope
 // 0|1]
-// [--dir fwd,bwd,decode] [--mask none|leftpad] [--kernel attention=fma] ...
+// [--dir fwd,bwd,decode] [--mask none|leftpad|varlen [--fill F]] [--kernel attention=fma] ...
 //
 // lm: 9 query heads on 3 key/value heads, causal, RoPE applied on the way; vit: 12 heads, every patch sees every patch;
 // fa3: the shapes of FlashAttention's tables, 16,384 tokens in all and 2,048 columns of heads. Head size 64. Each may
-// be named otherwise. decode: one token a sequence over a cache of `seq` keys. Least bytes: q, k, v, o once (and their
+// be named otherwise. varlen: sequences of lengths spread evenly about fill * seq,
+// end to end. decode: one token a sequence over a cache of `seq` keys. Least bytes: q, k, v, o once (and their
 // gradients). naive: scores, probabilities and their gradient stored, a thread an entry, rotations by our own kernel
 // before and after. separate, on the cpu: for every head the library's products, and a softmax between them. On a GPU,
 // cublaslt: the library's batched products, and a softmax between them; cudnn, in bf16: cuDNN's attention. Both on the
@@ -13,6 +14,8 @@
 #include "kernels/attention/attention.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
 #include <memory>
 
 #include "bench/common/attention_baselines.h"
@@ -38,7 +41,7 @@ const std::vector<std::string> kNaiveSources = {"kernels/naive/naive.cu", "kerne
 // The libraries that have this problem's attention. cuDNN has none in fp32, and pads on the right alone.
 void add_peers(const Problem& s, const Device& device, const std::shared_ptr<Operands>& x, const Shared& shared,
                bool backward, std::vector<Baseline>& to) {
-  if (device.kind() != DeviceKind::cuda || s.leftpad) return;
+  if (device.kind() != DeviceKind::cuda || s.mask != Mask::none) return;
   const auto add = [&](const std::string& name, const auto& library) {
     const auto peer = std::make_shared<Peer<std::decay_t<decltype(*library)>>>(*x, library);
     to.push_back({name, [x, peer, backward] { backward ? peer->backward() : peer->forward(); }, true});
@@ -50,11 +53,11 @@ void add_peers(const Problem& s, const Device& device, const std::shared_ptr<Ope
 Instance forward_instance(const Problem& s, const Device& device, uint64_t seed, const Shared& shared) {
   const auto x = std::make_shared<Operands>(s, device, seed);
   Instance instance{[x] { x->forward(); }, [x] { return x->forward_outcomes(); }, {}};
-  if (shared.naive && !s.leftpad) {
+  if (shared.naive && s.mask == Mask::none) {
     const auto naive = std::make_shared<Naive>(*x, shared.naive, false);
     instance.baselines.push_back({"naive", [x, naive] { naive->forward(); }, false, {}, kNaiveSources});
   }
-  if (device.kind() == DeviceKind::cpu && !s.leftpad) {
+  if (device.kind() == DeviceKind::cpu && s.mask == Mask::none) {
     const auto unfused = std::make_shared<Unfused>(*x);
     instance.baselines.push_back({"separate", [x, unfused] { (*unfused)(); }});
   }
@@ -66,7 +69,7 @@ Instance backward_instance(const Problem& s, const Device& device, uint64_t seed
   const auto x = std::make_shared<Operands>(s, device, seed);
   x->forward();
   Instance instance{[x] { x->backward(); }, [x] { return x->backward_outcomes(); }, {}};
-  if (shared.naive && !s.leftpad) {
+  if (shared.naive && s.mask == Mask::none) {
     const auto naive = std::make_shared<Naive>(*x, shared.naive, true);
     instance.baselines.push_back({"naive", [x, naive] { naive->backward(); }, false, {}, kNaiveSources});
   }
@@ -106,6 +109,7 @@ void add_cases(const Problem& s, const Device& device, int64_t full_batch, bool 
             {"rope", s.rope}},
            flops,
            bytes};
+    if (s.mask == Mask::varlen) c.shape.push_back({"rows", s.rows()});
     c.full = static_cast<double>(full_batch) / static_cast<double>(s.B), c.sources = {source}, c.limits.sectors = 1.35;
     if (dir == "bwd" && in_two_kernels(s, device))
       c.excesses = {{"attention", "bytes", 1.65, "two kernels read q, k, v and do: one for dq, one for dk and dv"}};
@@ -115,6 +119,7 @@ void add_cases(const Problem& s, const Device& device, int64_t full_batch, bool 
   const double q = s.q_bytes(), kv = s.kv_bytes(), one = q / static_cast<double>(s.T);
   add("fwd", s.flops(), 2 * q + 2 * kv, "kernels/attention/attention.cu", forward_instance);
   add("bwd", 2.5 * s.flops(), 4 * q + 4 * kv, "kernels/attention/attention_backward.cu", backward_instance);
+  if (s.mask == Mask::varlen) return;
   add("decode", s.flops() / static_cast<double>(s.T) * (s.causal ? 2 : 1), 2 * one + 2 * kv,
       "kernels/attention/attention_decode.cu", decode_instance);
 }
@@ -124,13 +129,14 @@ struct Options {
   std::vector<int64_t> seqs;
   std::string preset = "lm", mask = "none";
   int heads = 0, kv_heads = 0, dim = 64, causal = -1, rope = -1;
+  double fill = 0.5;
 
   bool lm() const { return preset == "lm"; }
   bool fa3() const { return preset == "fa3"; }
   int H() const { return heads > 0 ? heads : fa3() ? std::max(1, 2048 / dim) : lm() ? 9 : 12; }
   int G() const { return kv_heads > 0 ? kv_heads : heads > 0 || !lm() ? H() : 3; }
   int64_t full_batch(int64_t T) const { return fa3() ? std::max<int64_t>(1, 16384 / T) : 256; }
-  std::vector<int64_t> lengths() const {
+  std::vector<int64_t> seqs_or_default() const {
     return seqs.empty() ? std::vector<int64_t>{fa3() ? 512 : lm() ? 128 : 196} : seqs;
   }
 
@@ -147,7 +153,10 @@ struct Options {
         ->check(CLI::PositiveNumber);
     app.add_option("--dim", dim, "entries of a head")->check(CLI::PositiveNumber)->capture_default_str();
     app.add_option("--causal", causal, "0 or 1; default 1 for lm, else 0")->check(CLI::Range(0, 1));
-    app.add_option("--mask", mask, "none or leftpad")->check(CLI::IsMember({"none", "leftpad"}));
+    app.add_option("--mask", mask, "none, leftpad or varlen")->check(CLI::IsMember({"none", "leftpad", "varlen"}));
+    app.add_option("--fill", fill, "varlen: the sequences' mean length, of --seq")
+        ->check(CLI::Range(0.01, 1.0))
+        ->capture_default_str();
     app.add_option("--rope", rope, "0 or 1; default 1 for lm, else 0")->check(CLI::Range(0, 1));
     app.callback([this] {
       if (H() % G() != 0) throw CLI::ValidationError("--kv-heads", text(G(), " must divide the ", H(), " of --heads"));
@@ -155,7 +164,21 @@ struct Options {
   }
   Problem problem(int64_t B, int64_t T, DType dtype) const {
     const auto or_lm = [&](int said) { return said < 0 ? lm() : said == 1; };
-    return {B, T, H(), G(), dim, or_lm(causal), or_lm(rope), mask == "leftpad", dtype};
+    const Mask masks[] = {Mask::none, Mask::leftpad, Mask::varlen};
+    const Mask which = masks[(mask == "leftpad") + 2 * (mask == "varlen")];
+    return {B, T, H(), G(), dim, or_lm(causal), or_lm(rope), which, dtype, lengths(B, T)};
+  }
+  // Of B sequences: T, or from twice `fill` - 1 to twice `fill` of it, in a random order.
+  std::vector<int64_t> lengths(int64_t B, int64_t T) const {
+    std::vector<int64_t> all(static_cast<size_t>(B), T);
+    if (mask != "varlen") return all;
+    const double least = std::max(0.0, 2 * fill - 1), most = std::min(1.0, 2 * fill);
+    const std::vector<int64_t> places = permutation(B, 1);
+    for (size_t b = 0; b < all.size(); ++b) {
+      const double part = least + (most - least) * (static_cast<double>(places[b]) + 0.5) / static_cast<double>(B);
+      all[b] = std::clamp<int64_t>(std::llround(part * static_cast<double>(T)), 1, T);
+    }
+    return all;
   }
 };
 
@@ -167,7 +190,7 @@ int main(int argc, char** argv) {
   options.add_to(bench.app());
   return bench.run(argc, argv, [&](const Request& request) {
     std::vector<Case> cases;
-    for (const int64_t T : options.lengths())
+    for (const int64_t T : options.seqs_or_default())
       for (const DType dtype : request.dtypes) {
         const int64_t full = options.full_batch(T);
         const int64_t B =

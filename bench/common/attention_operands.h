@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -15,16 +16,25 @@ namespace nanovlm::bench {
 
 namespace reference = testing::reference;
 
+// leftpad: the first third of every other sequence is padding. varlen: sequences of other lengths lie end to end.
+enum class Mask : uint8_t { none, leftpad, varlen };
+
 struct Problem {
   int64_t B, T;
   int H, G, D;
-  bool causal, rope, leftpad;
+  bool causal, rope;
+  Mask mask;
   DType dtype;
-  int64_t rows() const { return B * T; }
+  std::vector<int64_t> lengths;  // of the B sequences, T at most
+
+  int64_t rows() const { return std::accumulate(lengths.begin(), lengths.end(), int64_t{0}); }
+  int64_t longest() const { return *std::max_element(lengths.begin(), lengths.end()); }
+  int64_t first_row(int64_t b) const { return std::accumulate(lengths.begin(), lengths.begin() + b, int64_t{0}); }
   float scale() const { return static_cast<float>(1 / std::sqrt(static_cast<double>(D))); }
   // Products of scores with FlashAttention's convention.
   double flops() const {
-    return 4.0 * static_cast<double>(B * H * D) * static_cast<double>(T * T) * (causal ? 0.5 : 1);
+    const int64_t scores = std::inner_product(lengths.begin(), lengths.end(), lengths.begin(), int64_t{0});
+    return 4.0 * static_cast<double>(H * D) * static_cast<double>(scores) * (causal ? 0.5 : 1);
   }
   double q_bytes() const { return static_cast<double>(rows() * H * D * size_of(dtype)); }
   double kv_bytes() const { return static_cast<double>(rows() * G * D * size_of(dtype)); }
@@ -34,14 +44,17 @@ struct Operands {
   Problem s;
   Tensor bounds, key_mask, cos, sin, q, k, v, o, lse, d_o, dq, dk, dv;
 
-  Operands(const Problem& s, const Device& device, uint64_t seed) : s(s), bounds(segment_bounds(s.B, s.T, device)) {
+  Operands(const Problem& s, const Device& device, uint64_t seed) : s(s) {
+    std::vector<int32_t> ends(1);
+    for (const int64_t length : s.lengths) ends.push_back(ends.back() + static_cast<int32_t>(length));
+    bounds = from_host(ends, {s.B + 1}, device);
     Random random(seed);
     const auto rows = [&](int heads) { return normal({s.rows(), heads * s.D}, s.dtype, random, device); };
     q = rows(s.H), k = rows(s.G), v = rows(s.G), d_o = rows(s.H);
     o = empty_like(q), dq = empty_like(q), dk = empty_like(k), dv = empty_like(v);
     lse = empty({s.rows(), s.H}, DType::f32, device);
     if (s.rope) make_angles(device);
-    if (s.leftpad) make_mask(device);
+    if (s.mask == Mask::leftpad) make_mask(device);
   }
 
   void make_angles(const Device& device) {
@@ -53,7 +66,6 @@ struct Operands {
       }
     cos = from_host(c, {s.T, s.D / 2}, device), sin = from_host(n, {s.T, s.D / 2}, device);
   }
-  // The first third of every other sequence is padding.
   void make_mask(const Device& device) {
     std::vector<uint8_t> mask;
     for (int64_t row = 0; row < s.rows(); ++row) mask.push_back(row / s.T % 2 == 0 || row % s.T >= s.T / 3);
@@ -64,7 +76,7 @@ struct Operands {
     return {s.rows(),
             s.B,
             bounds.i32(),
-            s.T,
+            s.longest(),
             key_mask.defined() ? key_mask.u8() : nullptr,
             s.H,
             s.G,
@@ -78,10 +90,18 @@ struct Operands {
   }
   // Of sequence b alone.
   reference::AttentionSetting setting(int64_t b) const {
-    reference::AttentionSetting setting{
-        {0, static_cast<int32_t>(s.T)}, s.H, s.G, s.D, s.causal, s.scale(), {}, {}, {}, {}};
+    reference::AttentionSetting setting{{0, static_cast<int32_t>(s.lengths[static_cast<size_t>(b)])},
+                                        s.H,
+                                        s.G,
+                                        s.D,
+                                        s.causal,
+                                        s.scale(),
+                                        {},
+                                        {},
+                                        {},
+                                        {}};
     if (s.rope) setting.cos = values_of(cos), setting.sin = values_of(sin);
-    if (s.leftpad)
+    if (s.mask == Mask::leftpad)
       for (int64_t t = 0; t < s.T; ++t) setting.key_mask.push_back(b % 2 == 0 || t >= s.T / 3);
     return setting;
   }
@@ -93,11 +113,12 @@ struct Operands {
     });
   }
   Values part(const Values& all, int64_t b) const {
-    const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(all.size()) / s.B;
-    return Values(all.begin() + b * size, all.begin() + (b + 1) * size);
+    const std::ptrdiff_t width = static_cast<std::ptrdiff_t>(all.size()) / s.rows();
+    return Values(all.begin() + s.first_row(b) * width, all.begin() + s.first_row(b + 1) * width);
   }
   void put(const Values& part, int64_t b, Values& all) const {
-    std::copy(part.begin(), part.end(), all.begin() + b * static_cast<std::ptrdiff_t>(part.size()));
+    const std::ptrdiff_t width = static_cast<std::ptrdiff_t>(all.size()) / s.rows();
+    std::copy(part.begin(), part.end(), all.begin() + s.first_row(b) * width);
   }
 
   const char* chosen(const char* operation) const { return q.device().context().kernels.of(operation); }

@@ -40,10 +40,4 @@ Values values_of(const Tensor& x) {
   return all;
 }
 
-Tensor segment_bounds(int64_t segments, int64_t rows, const Device& device) {
-  std::vector<int32_t> bounds;
-  for (int64_t s = 0; s <= segments; ++s) bounds.push_back(static_cast<int32_t>(s * rows));
-  return from_host(bounds, {segments + 1}, device);
-}
-
 }  // namespace nanovlm::bench

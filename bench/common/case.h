@@ -70,7 +70,6 @@ double checked_error(const Case& c, const std::string& impl, const std::vector<O
 
 // Random operands: drawn and rounded on the host, then copied.
 Tensor normal(Shape shape, DType dtype, Random& random, const Device& device, float deviation = 1);
-Values values_of(const Tensor& x);                                            // f32, bf16 or i32
-Tensor segment_bounds(int64_t segments, int64_t rows, const Device& device);  // [segments + 1] i32, of equal length
+Values values_of(const Tensor& x);  // f32, bf16 or i32
 
 }  // namespace nanovlm::bench
