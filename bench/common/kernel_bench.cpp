@@ -7,6 +7,7 @@
 
 #include "bench/common/compare.h"
 #include "bench/common/gpu_clocks.h"
+#include "bench/common/gpu_launches.h"
 #include "bench/common/static_report.h"
 #include "engine/error.h"
 
@@ -34,9 +35,12 @@ std::vector<double> microseconds(std::vector<double> seconds) {
   return seconds;
 }
 
-Report::Row checked_row(const Case& c, const std::string& impl, double error) {
+void append(Report::Row& row, const Report::Row& more) { row.insert(row.end(), more.begin(), more.end()); }
+
+Report::Row checked_row(const Case& c, const std::string& impl, double error, const Report::Row& launches = {}) {
   Report::Row row = labels(c, impl);
   row.push_back({"rel_err", value(error, 7)});
+  append(row, launches);
   return row;
 }
 
@@ -219,8 +223,9 @@ void KernelBench::time_case(const Case& c, bool cold, const Device& device) {
                       wanted * 1e-6, " MB"));
   std::vector<std::string> names;
   std::vector<double> errors;
+  std::vector<Report::Row> launches;  // none of a foreign library's
   std::vector<std::function<void()>> calls;
-  const auto add = [&](const std::string& name, double slack, const auto& of, const auto& outcomes) {
+  const auto add = [&](const std::string& name, double slack, bool foreign, const auto& of, const auto& outcomes) {
     if (!settings_.impls.wanted(name)) return;
     // Memory is new to a set's first call, and libraries prepare in theirs: neither is part of a time. Of a slow
     // implementation, to which that is little, not all sets may come to be called.
@@ -229,16 +234,18 @@ void KernelBench::time_case(const Case& c, bool cold, const Device& device) {
     for (size_t set = 1; set < sets.size() && taken < settings_.max_time; ++set)
       taken += clock.seconds(of(sets[set]), 1);
     errors.push_back(checked_error(c, name, outcomes(), slack));
+    launches.push_back(foreign ? Report::Row{} : launch_columns(device, of(sets[0])));
     names.push_back(name);
     calls.push_back([&sets, of, turn = size_t{0}]() mutable { of(sets[turn++ % sets.size()])(); });
   };
   add(
-      "ours", 1, [](const Instance& set) -> const std::function<void()>& { return set.run; }, sets[0].outcomes);
+      "ours", 1, false, [](const Instance& set) -> const std::function<void()>& { return set.run; }, sets[0].outcomes);
   for (size_t i = 0; i < sets[0].baselines.size(); ++i) {
     const Baseline& baseline = sets[0].baselines[i];
     const auto of = [i](const Instance& set) -> const std::function<void()>& { return set.baselines[i].run; };
     try {
-      add(baseline.name, kBaselineSlack, of, baseline.outcomes ? baseline.outcomes : sets[0].outcomes);
+      add(baseline.name, kBaselineSlack, baseline.foreign, of,
+          baseline.outcomes ? baseline.outcomes : sets[0].outcomes);
     } catch (const std::exception& error) {
       if (!baseline.foreign) throw;
       report_.note(
@@ -247,7 +254,8 @@ void KernelBench::time_case(const Case& c, bool cold, const Device& device) {
   }
   note_absent(c, sets[0]);
   if (calls.empty()) return;
-  for (size_t i = 0; settings_.only_checks() && i < names.size(); ++i) report_.add(checked_row(c, names[i], errors[i]));
+  for (size_t i = 0; settings_.only_checks() && i < names.size(); ++i)
+    report_.add(checked_row(c, names[i], errors[i], launches[i]));
   if (settings_.only_checks()) return;
 
   const double peak = product_ceiling(device, c.dtype);
@@ -266,7 +274,8 @@ void KernelBench::time_case(const Case& c, bool cold, const Device& device) {
     for (size_t other = 0; timings.size() > 1 && other < timings.size(); ++other)
       if (names[other] != "ours")
         row.push_back({"x_" + names[other], value(timings[other].median / timings[i].median, 2)});
-    row.insert(row.end(), clock_columns.begin(), clock_columns.end());
+    append(row, launches[i]);
+    append(row, clock_columns);
     report_.add(std::move(row));
   }
 }
@@ -275,7 +284,7 @@ Report::Row KernelBench::timed_row(const Case& c, const std::string& impl, bool 
                                    double peak) const {
   Report::Row row = labels(c, impl);
   row.push_back({"operands", value(rotate ? "rotate" : "stay")});
-  const auto add = [&row](Report::Row more) { row.insert(row.end(), more.begin(), more.end()); };
+  const auto add = [&row](const Report::Row& more) { append(row, more); };
   add({{"us_p50", value(t.median * 1e6, 1)},
        {"us_p10", value(t.p10 * 1e6, 1)},
        {"us_p90", value(t.p90 * 1e6, 1)},

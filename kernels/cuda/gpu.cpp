@@ -182,21 +182,27 @@ void Gpu::allow_shared_memory(const void* kernel, const char* name, const kernel
         describe(KernelLaunch{name, shape}));
 }
 
-template <class Launch>
-void Gpu::note(const Launch& launch) {
+template <class What>
+void Gpu::note(const What& what) {
   const cudaError_t refused = cudaGetLastError();
-  if (refused != cudaSuccess && options_.synchronous) check(refused, describe(launch));
+  if (refused != cudaSuccess && options_.synchronous) check(refused, describe(what));
   ++launches_->count;
-  launches_->newest.push_front(launch);
+  launches_->newest.push_front(what);
   if (launches_->newest.size() > kLaunchesNamed) launches_->newest.pop_back();
-  if (refused != cudaSuccess) fail(describe(launch), cudaGetErrorString(refused));
+  if (refused != cudaSuccess) fail(describe(what), cudaGetErrorString(refused));
   if (!options_.synchronous) return;
   if (const cudaError_t error = cudaStreamSynchronize(compute_.get()); error != cudaSuccess)
-    check(error, describe(launch));
+    check(error, describe(what));
 }
 
-void Gpu::launched(const char* name, const kernels::LaunchShape& shape) { note(KernelLaunch{name, shape}); }
-void Gpu::launched(const kernels::Matmul& product) { note(product); }
+void Gpu::launched(const char* name, const void* kernel, const kernels::LaunchShape& shape) {
+  note(KernelLaunch{name, shape});
+  if (on_launch) on_launch({kernel, shape.shared_bytes});
+}
+void Gpu::launched(const kernels::Matmul& product) {
+  note(product);
+  if (on_launch) on_launch({});
+}
 void Gpu::replayed(size_t launches) { note(Replay{launches}); }
 
 }  // namespace nanovlm::cuda

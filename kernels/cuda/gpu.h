@@ -28,6 +28,12 @@ struct Options {
   bool synchronous = false;  // wait for every launch: slow, but a fault is named with its kernel and shape
 };
 
+// Something that was started: a kernel, or where that is null a library's product.
+struct Launch {
+  const void* kernel = nullptr;
+  int64_t shared_bytes = 0;  // dynamic, of a block
+};
+
 class Products;
 class Staging;
 
@@ -57,6 +63,9 @@ class Gpu {
   std::function<void*(size_t bytes)> take_scratch;
   std::function<void(void*)> give_back_scratch;
 
+  // Told of every launch, if there is one: for benches.
+  std::function<void(const Launch&)> on_launch;
+
   // Both in the order of the compute stream. After an upload `from` may be changed at once; a download waits.
   void upload(void* to, const void* from, size_t bytes);
   void download(void* to, const void* from, size_t bytes);
@@ -73,15 +82,15 @@ class Gpu {
   void allow_shared_memory(const void* kernel, const char* name, const kernels::LaunchShape& shape);
   // Called after each launch. Throws where it was refused, or where an earlier one is found to have failed: which of
   // the two is not known, so it names the launches since the last wait.
-  void launched(const char* name, const kernels::LaunchShape& shape);
+  void launched(const char* name, const void* kernel, const kernels::LaunchShape& shape);
   void launched(const kernels::Matmul& product);
   void replayed(size_t launches);  // after a graph was started
   bool waits_for_launches() const { return options_.synchronous; }
 
  private:
   struct Launches;  // since the last wait
-  template <class Launch>
-  void note(const Launch& launch);
+  template <class What>
+  void note(const What& what);
   [[noreturn]] void fail(const std::string& operation, const char* said) const;
 
   struct DestroyStream {

@@ -14,9 +14,10 @@ void launch(const char* name, void (*kernel)(P...), const LaunchShape& shape, co
   static_assert(sizeof...(P) == sizeof...(A), "launch: one argument a parameter of the kernel");
   check_shape(name, shape);
   cuda::Gpu& gpu = cuda::Gpu::of(shape.stream, name);
-  gpu.allow_shared_memory(reinterpret_cast<const void*>(kernel), name, shape);
+  const void* const address = reinterpret_cast<const void*>(kernel);
+  gpu.allow_shared_memory(address, name, shape);
   start(gpu.compute_stream(), name, kernel, shape, kernel_argument<P>(name, arguments)...);
-  gpu.launched(name, shape);
+  gpu.launched(name, address, shape);
 }
 
 }  // namespace nanovlm::kernels::inline NANOVLM_WORDS

@@ -140,6 +140,14 @@ cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute which, int value
   });
 }
 
+// No assembler has seen the kernels: registers and static shared memory are not known.
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* needs, const void*) {
+  return library().call([&] {
+    *needs = {};
+    return cudaSuccess;
+  });
+}
+
 const char* cudaGetErrorString(cudaError_t error) {
   switch (error) {
     case cudaErrorLaunchFailure:
