@@ -91,11 +91,8 @@ bool in_two_kernels(const Problem& s, const Device& device) {
 
 // All directions of one problem.
 void add_cases(const Problem& s, const Device& device, int64_t full_batch, bool with_naive, std::vector<Case>& cases) {
-  const Shared shared{
-      std::make_shared<CudnnAttention>(CudnnAttention::Problem{s.B, s.T, s.H, s.G, s.D, s.causal, s.scale()}, device),
-      std::make_shared<CublasltAttention>(
-          CublasltAttention::Problem{s.B, s.T, s.H, s.G, s.D, s.causal, s.scale(), s.dtype}, device),
-      with_naive ? std::make_shared<NaiveRoom>() : nullptr};
+  const Shared shared{std::make_shared<CudnnAttention>(s, device), std::make_shared<CublasltAttention>(s, device),
+                      with_naive ? std::make_shared<NaiveRoom>() : nullptr};
   const auto add = [&](const std::string& dir, double flops, double bytes, const std::string& source, auto make) {
     Case c{dir == "decode" ? "attention_decode" : "attention",
            dir,

@@ -1,12 +1,12 @@
-// What bench/attention measures on: the problem, its operands, how our kernels are called on them, and what the formula
+// What bench/attention measures on: a problem's operands, how our kernels are called on them, and what the formula
 // makes of them.
 #pragma once
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <utility>
 #include <vector>
 
+#include "bench/common/attention_problem.h"
 #include "bench/common/kernel_bench.h"
 #include "kernels/attention/attention.h"
 #include "kernels/parallel.h"
@@ -15,30 +15,6 @@
 namespace nanovlm::bench {
 
 namespace reference = testing::reference;
-
-// leftpad: the first third of every other sequence is padding. varlen: sequences of other lengths lie end to end.
-enum class Mask : uint8_t { none, leftpad, varlen };
-
-struct Problem {
-  int64_t B, T;
-  int H, G, D;
-  bool causal, rope;
-  Mask mask;
-  DType dtype;
-  std::vector<int64_t> lengths;  // of the B sequences, T at most
-
-  int64_t rows() const { return std::accumulate(lengths.begin(), lengths.end(), int64_t{0}); }
-  int64_t longest() const { return *std::max_element(lengths.begin(), lengths.end()); }
-  int64_t first_row(int64_t b) const { return std::accumulate(lengths.begin(), lengths.begin() + b, int64_t{0}); }
-  float scale() const { return static_cast<float>(1 / std::sqrt(static_cast<double>(D))); }
-  // Products of scores with FlashAttention's convention.
-  double flops() const {
-    const int64_t scores = std::inner_product(lengths.begin(), lengths.end(), lengths.begin(), int64_t{0});
-    return 4.0 * static_cast<double>(H * D) * static_cast<double>(scores) * (causal ? 0.5 : 1);
-  }
-  double q_bytes() const { return static_cast<double>(rows() * H * D * size_of(dtype)); }
-  double kv_bytes() const { return static_cast<double>(rows() * G * D * size_of(dtype)); }
-};
 
 struct Operands {
   Problem s;

@@ -109,7 +109,7 @@ class Product {
 };
 
 // The bytes at whose multiples any head's operands lie: tensors begin at multiples of 256.
-uint32_t alignment_of(const CublasltAttention::Problem& s) {
+uint32_t alignment_of(const Problem& s) {
   const int64_t head = s.D * size_of(s.dtype), scores = s.T * s.T * size_of(s.dtype);
   return uint32_t{1} << std::countr_zero(static_cast<uint64_t>(head | scores | 256));
 }
@@ -163,7 +163,7 @@ void CublasltAttention::forward(const Tensor& q, const Tensor& k, const Tensor& 
   const Problem& s = problem_;
   for (int h = 0; h < s.H; ++h) products().score(q, k, kept, h);
   on(device_, "softmax", [&](auto backend, Stream stream) {
-    kernels::softmax(backend, {kept.data(), kept.data(), s.H * s.B * s.T, s.T, s.scale, s.causal, s.dtype, s.dtype},
+    kernels::softmax(backend, {kept.data(), kept.data(), s.H * s.B * s.T, s.T, s.scale(), s.causal, s.dtype, s.dtype},
                      stream);
   });
   for (int h = 0; h < s.H; ++h) products().gather(kept, v, o, h);
@@ -175,7 +175,7 @@ void CublasltAttention::backward(const Tensor& q, const Tensor& k, const Tensor&
   if (!ds_.defined()) ds_ = this->kept();
   for (int h = 0; h < s.H; ++h) products().score(d_o, v, ds_, h), products().scatter(kept, d_o, dv, h);
   on(device_, "softmax_backward", [&](auto backend, Stream stream) {
-    kernels::softmax_backward(backend, {kept.data(), ds_.data(), ds_.data(), s.H * s.B * s.T, s.T, s.scale, s.dtype},
+    kernels::softmax_backward(backend, {kept.data(), ds_.data(), ds_.data(), s.H * s.B * s.T, s.T, s.scale(), s.dtype},
                               stream);
   });
   for (int h = 0; h < s.H; ++h) products().gather(ds_, k, dq, h), products().scatter(ds_, q, dk, h);

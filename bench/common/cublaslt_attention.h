@@ -3,6 +3,7 @@
 #pragma once
 #include <memory>
 
+#include "bench/common/attention_problem.h"
 #include "engine/tensor.h"
 
 namespace nanovlm::bench {
@@ -11,13 +12,6 @@ namespace nanovlm::bench {
 // is missing is an Error there. Takes the algorithms that the library proposes first.
 class CublasltAttention {
  public:
-  struct Problem {
-    int64_t B, T;
-    int H, G, D;  // query heads, key/value heads, head size
-    bool causal;
-    float scale;
-    DType dtype;
-  };
   CublasltAttention(const Problem& problem, const Device& device);
   ~CublasltAttention();
 

@@ -119,7 +119,7 @@ class CudnnAttention::Plan {
   void describe_forward(const Problem& s) {
     const Entry q = input(s, s.H, kQ), k = input(s, s.G, kK), v = input(s, s.G, kV);
     fe::graph::SDPA_attributes options;
-    options.set_name("attention").set_generate_stats(true).set_causal_mask(s.causal).set_attn_scale(s.scale);
+    options.set_name("attention").set_generate_stats(true).set_causal_mask(s.causal).set_attn_scale(s.scale());
     const auto [o, stats] = graph_.sdpa(q, k, v, options);
     describe(*o, s, s.H, kO).set_output(true);
     describe_stats(*stats, s).set_output(true);
@@ -130,7 +130,7 @@ class CudnnAttention::Plan {
     Attributes sums;
     const Entry stats = graph_.tensor(describe_stats(sums, s));
     fe::graph::SDPA_backward_attributes options;
-    options.set_name("attention_backward").set_causal_mask(s.causal).set_attn_scale(s.scale);
+    options.set_name("attention_backward").set_causal_mask(s.causal).set_attn_scale(s.scale());
     const auto [dq, dk, dv] = graph_.sdpa_backward(q, k, v, o, d_o, stats, options);
     describe(*dq, s, s.H, kDq).set_output(true);
     describe(*dk, s, s.G, kDk).set_output(true);

@@ -6,6 +6,7 @@
 #pragma once
 #include <memory>
 
+#include "bench/common/attention_problem.h"
 #include "engine/tensor.h"
 
 namespace nanovlm::bench {
@@ -13,12 +14,6 @@ namespace nanovlm::bench {
 // Of one shape, for any operands: bf16, rows [B * T, heads * D].
 class CudnnAttention {
  public:
-  struct Problem {
-    int64_t B, T;
-    int H, G, D;  // query heads, key/value heads, head size
-    bool causal;
-    float scale;
-  };
   CudnnAttention(const Problem& problem, const Device& device);
   ~CudnnAttention();
 
