@@ -15,6 +15,17 @@ import unittest
 BENCHES = os.path.abspath(sys.argv.pop(1))
 
 
+# Prints a picture's size and the colours of more than 20 of its pixels.
+COLOURS = """import sys
+from PIL import Image
+picture = Image.open(sys.argv[1]).convert("RGB")
+print(picture.size, [colour for n, colour in picture.getcolors(10**6) if n > 20])"""
+
+
+def can_import(python, module):
+    return subprocess.run([python, "-c", f"import {module}"], stderr=subprocess.DEVNULL).returncode == 0
+
+
 class BenchReport(unittest.TestCase):
     def run_bench(self, *arguments, code=0, bench=("adamw", "--parameters", "1000")):
         command = [os.path.join(BENCHES, bench[0]), *bench[1:], "--no-ptxas", *arguments]
@@ -134,6 +145,28 @@ class BenchReport(unittest.TestCase):
         self.assertLessEqual({"attention_decode", "sampling", "= decode"}, set(kernels))
         self.assertGreater(kernels["attention_decode"]["l2_mb"], 0)
         self.assertFalse({"ms/token", "tokens/s"} & {name for row in report["rows"] for name in row})
+
+    def test_a_report_becomes_a_picture(self):
+        """tools/plot_bench.py, where some Python has Pillow: a row of panels a direction, a colour a line."""
+        has_pillow = [p for p in ("/usr/bin/python3", sys.executable) if can_import(p, "PIL")]
+        if not has_pillow:
+            self.skipTest("no Pillow (python3-pil)")
+        plot = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools", "plot_bench.py")
+        counted = ("--device", "simt", "--heads", "1", "--batch", "1", "--dtype", "bf16", "--impl", "ours,naive", "--dir")
+        with tempfile.TemporaryDirectory() as folder:
+            report, picture = os.path.join(folder, "report.json"), os.path.join(folder, "picture.png")
+            sizes = []
+            for directions in ("fwd", "fwd,bwd"):
+                self.run_bench(*counted, directions, "--json", report, bench=("attention", "--seq", "8,16"))
+                subprocess.run([has_pillow[0], plot, report, picture], check=True)
+                seen = subprocess.run([has_pillow[0], "-c", COLOURS, picture], capture_output=True, text=True, check=True).stdout
+                for colour in ("(31, 95, 191)", "(209, 96, 31)"):
+                    self.assertIn(colour, seen)
+                sizes.append(seen[: seen.index(")")])
+            self.assertNotEqual(sizes[0], sizes[1])
+            wrong = subprocess.run([has_pillow[0], plot, report, picture, "--x", "columns"], capture_output=True, text=True)
+        self.assertEqual(wrong.returncode, 1)
+        self.assertIn("expected rows with columns", wrong.stderr)
 
     def test_both_caches_are_a_row_each(self):
         timed = ("--device", "cpu", "--impl", "ours", "--min-time", "0.01", "--min-samples", "1", "--json")

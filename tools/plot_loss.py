@@ -12,14 +12,11 @@ import argparse
 import math
 import os
 
-from drawing import FAINT, INK, font, json_lines  # which says what to install where Pillow is missing
+from drawing import COLOURS, INK, SCALE, Panel, font, json_lines  # which says what to install where Pillow is missing
 from PIL import Image, ImageDraw
 
-SCALE = 3  # drawn so many times larger, then reduced: Pillow's lines are not antialiased
 WIDTH, PANEL, SMALL_PANEL = 1100, 460, 220
 LEFT, RIGHT, TOP, BOTTOM = 84, 30, 56, 58
-GRID, AXIS = "#e6e8ec", "#9aa1ad"
-COLOURS = ["#1f5fbf", "#d1601f", "#238b45", "#8e3ea8", "#b8860b", "#c2285e"]
 KEYS = ("batch_loss", "val_loss", "accuracy")
 
 
@@ -53,116 +50,6 @@ def running_mean(points, keep):
     return out
 
 
-def round_step(span, wanted):
-    rough = span / wanted
-    power = 10 ** math.floor(math.log10(rough))
-    return next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * 0.999)
-
-
-def ticks(low, high, wanted):
-    step = round_step(high - low, wanted)
-    return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-
-
-def log_ticks(low, high):
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    values = [10.0**p * m for p in powers for m in (1, 2, 5)]
-    return [v for v in values if low <= v <= high]
-
-
-def label_of(value):
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
-
-
-def dotted(draw, points, colour, width):
-    """A line in dashes of equal length."""
-    dash, left, on = 6 * SCALE, 6 * SCALE, True
-    for (x0, y0), (x1, y1) in zip(points, points[1:]):
-        length, done = math.hypot(x1 - x0, y1 - y0), 0.0
-        while length - done > left:
-            a, b = done / length, (done + left) / length
-            if on:
-                draw.line((x0 + a * (x1 - x0), y0 + a * (y1 - y0), x0 + b * (x1 - x0), y0 + b * (y1 - y0)), fill=colour, width=width)
-            done, left, on = done + left, dash, not on
-        if on and length > done:
-            a = done / length
-            draw.line((x0 + a * (x1 - x0), y0 + a * (y1 - y0), x1, y1), fill=colour, width=width)
-        left -= length - done
-
-
-class Panel:
-    """One pair of axes. All places inside are in the enlarged picture's pixels."""
-
-    def __init__(self, draw, top, height, x_range, y_range, log=False):
-        self.draw, self.log = draw, log
-        self.x0, self.x1 = LEFT * SCALE, (WIDTH - RIGHT) * SCALE
-        self.y0, self.y1 = top * SCALE, (top + height) * SCALE
-        self.x_range = x_range if x_range[0] < x_range[1] else (x_range[0] - 1, x_range[1] + 1)
-        self.y_range = y_range
-
-    def at(self, point):
-        scale = math.log if self.log else float
-        low, high = scale(self.y_range[0]), scale(self.y_range[1])
-        x = (point[0] - self.x_range[0]) / (self.x_range[1] - self.x_range[0])
-        y = min(max((scale(point[1]) - low) / (high - low), 0), 1)
-        return self.x0 + x * (self.x1 - self.x0), self.y1 - y * (self.y1 - self.y0)
-
-    def axes(self, image, label, x_label):
-        small, text = font(12 * SCALE), font(13 * SCALE)
-        wanted = 8 if self.y1 - self.y0 > 300 * SCALE else 4
-        for value in log_ticks(*self.y_range) if self.log else ticks(*self.y_range, wanted):
-            y = self.at((self.x_range[0], value))[1]
-            self.draw.line((self.x0, y, self.x1, y), fill=GRID, width=SCALE)
-            self.write(label_of(value), small, self.x0 - 8 * SCALE, y, FAINT, 1, 0.5)
-        for value in ticks(*self.x_range, 8):
-            x = self.at((value, self.y_range[1]))[0]
-            self.draw.line((x, self.y1, x, self.y1 + 5 * SCALE), fill=AXIS, width=SCALE)
-            if x_label:
-                self.write(label_of(value), small, x, self.y1 + 16 * SCALE, FAINT, 0.5, 0.5)
-        self.draw.line((self.x0, self.y0, self.x0, self.y1, self.x1, self.y1), fill=AXIS, width=SCALE)
-        if x_label:
-            self.write(x_label, text, (self.x0 + self.x1) / 2, self.y1 + 38 * SCALE, INK, 0.5, 0.5)
-        left, top, right, bottom = self.draw.textbbox((0, 0), label, font=text)
-        upright = Image.new("RGB", (right, bottom + 4 * SCALE), "white")
-        ImageDraw.Draw(upright).text((0, 0), label, font=text, fill=INK)
-        upright = upright.rotate(90, expand=True)
-        image.paste(upright, (14 * SCALE, int((self.y0 + self.y1 - upright.height) / 2)))
-
-    def write(self, text, face, x, y, colour, align_x, align_y):
-        left, top, right, bottom = self.draw.textbbox((0, 0), text, font=face)
-        self.draw.text((x - left - align_x * (right - left), y - top - align_y * (bottom - top)), text, font=face, fill=colour)
-
-    def line(self, points, colour, width):
-        places = [self.at(p) for p in points]
-        if len(places) > 1:
-            self.draw.line(places, fill=colour, width=max(1, round(width * SCALE)), joint="curve")
-
-    def dots(self, points, colour, radius=4):
-        dotted(self.draw, [self.at(p) for p in points], colour, round(1.2 * SCALE))
-        for x, y in map(self.at, points):
-            r = radius * SCALE
-            self.draw.ellipse((x - r, y - r, x + r, y + r), fill="white", outline=colour, width=round(1.8 * SCALE))
-
-    def legend(self, entries, low=False):
-        """entries: (text, colour, "line" or "dots"), in the upper or lower right corner."""
-        face, row = font(12 * SCALE), 20 * SCALE
-        width = max(self.draw.textlength(text, font=face) for text, _, _ in entries) + 52 * SCALE
-        height = row * len(entries) + 8 * SCALE
-        x, y = self.x1 - width - 6 * SCALE, self.y1 - height - 6 * SCALE if low else self.y0 + 6 * SCALE
-        box = (x, y, self.x1 - 6 * SCALE, y + height)
-        self.draw.rounded_rectangle(box, 5 * SCALE, fill="white", outline=GRID, width=SCALE)
-        for i, (text, colour, kind) in enumerate(entries):
-            middle = y + 4 * SCALE + row * (i + 0.5)
-            a, b = x + 10 * SCALE, x + 36 * SCALE
-            if kind == "line":
-                self.draw.line((a, middle, b, middle), fill=colour, width=round(2.2 * SCALE))
-            else:
-                dotted(self.draw, [(a, middle), (b, middle)], colour, round(1.2 * SCALE))
-                r, centre = 4 * SCALE, (a + b) / 2
-                self.draw.ellipse((centre - r, middle - r, centre + r, middle + r), fill="white", outline=colour, width=round(1.8 * SCALE))
-            self.write(text, face, x + 44 * SCALE, middle, INK, 0, 0.5)
-
-
 def loss_range(runs, smooth, log):
     """Everything but rare spikes: all means and validation points, and 99.5 % of the single steps."""
     shown = [v for run in runs for _, v in running_mean(run["batch_loss"], smooth) + run["val_loss"]]
@@ -177,6 +64,10 @@ def loss_range(runs, smooth, log):
     return (max(0, low - room) if low >= 0 else low - room), high + room
 
 
+def panel_at(draw, top, height, x_range, y_range, log=False):
+    return Panel(draw, (LEFT, top, WIDTH - LEFT - RIGHT, height), x_range, y_range, log_y=log)
+
+
 def plot(runs, names, smooth, log, title):
     runs_with_loss = [r for r in runs if r["batch_loss"] or r["val_loss"]]
     accuracies = [v for r in runs for _, v in r["accuracy"]]
@@ -189,7 +80,7 @@ def plot(runs, names, smooth, log, title):
     x_range, top, many = (min(steps), max(steps)), TOP, len(runs) > 1
 
     if runs_with_loss:
-        panel = Panel(draw, top, PANEL, x_range, loss_range(runs_with_loss, smooth, log), log)
+        panel = panel_at(draw, top, PANEL, x_range, loss_range(runs_with_loss, smooth, log), log)
         panel.axes(image, "loss", "" if accuracies else "step")
         for run, colour in zip(runs, COLOURS):
             panel.line([p for p in run["batch_loss"] if not log or p[1] > 0], mixed(colour, 0.25), 0.8)
@@ -209,7 +100,7 @@ def plot(runs, names, smooth, log, title):
     if accuracies:
         room = (max(accuracies) - min(accuracies) or 0.1) * 0.08
         y_range = max(0, min(accuracies) - room), max(accuracies) + room
-        panel = Panel(draw, top, panels[-1], x_range, y_range)
+        panel = panel_at(draw, top, panels[-1], x_range, y_range)
         panel.axes(image, "accuracy", "step")
         for run, colour in zip(runs, COLOURS):
             panel.dots(run["accuracy"], colour if many else COLOURS[2])
