@@ -156,11 +156,13 @@ struct Options {
         ->capture_default_str();
     app.add_option("--rope", rope, "0 or 1; default 1 for lm, else 0")->check(CLI::Range(0, 1));
     app.callback([this] {
+      if (dim % 2 != 0 && or_lm(rope))
+        throw CLI::ValidationError("--dim", "RoPE turns pairs of entries: dim must be even");
       if (H() % G() != 0) throw CLI::ValidationError("--kv-heads", text(G(), " must divide the ", H(), " of --heads"));
     });
   }
+  bool or_lm(int said) const { return said < 0 ? lm() : said == 1; }
   Problem problem(int64_t B, int64_t T, DType dtype) const {
-    const auto or_lm = [&](int said) { return said < 0 ? lm() : said == 1; };
     const Mask masks[] = {Mask::none, Mask::leftpad, Mask::varlen};
     const Mask which = masks[(mask == "leftpad") + 2 * (mask == "varlen")];
     return {B, T, H(), G(), dim, or_lm(causal), or_lm(rope), which, dtype, lengths(B, T)};
