@@ -95,6 +95,22 @@ TEST_CASE("training gives the same bits whenever streams work, with and without 
   for (size_t i = 0; i < on_simt.losses.size(); ++i) CHECK(all[0].losses[i] == Approx(on_simt.losses[i]).epsilon(1e-2));
 }
 
+TEST_CASE("a GPU tells of every launch") {
+  stand_in::set_machine({});
+  const Device device = Device::open("cuda");
+  NoGrad none(device);
+  const Tensor x = zeros({4, 96}, DType::f32, device), w = zeros({96, 96}, DType::f32, device);
+  std::vector<cuda::Launch> heard;
+  device.context().gpu->on_launch = [&](const cuda::Launch& launch) { heard.push_back(launch); };
+  gelu(x);
+  linear(x, w, Tensor{}, DType::f32);
+  CHECK(heard.size() == 2);
+  CHECK(heard[0].kernel != nullptr);
+  CHECK(heard[0].shared_bytes == 0);
+  CHECK(heard[1].kernel == nullptr);  // the library's
+  device.context().gpu->on_launch = nullptr;
+}
+
 TEST_CASE("uploads that go around the ring stay whole and in order whenever streams work") {
   constexpr int64_t kMiB = 1 << 20;
   for_each_schedule([] {
