@@ -129,18 +129,10 @@ Instance backward_instance(const Problem& s, const Device& device, uint64_t seed
 }
 
 std::vector<KnownExcess> excesses(const Problem& s, const std::string& operation, const std::string& dir) {
-  // What a warp's registers hold of a row: 768 columns, in fours or twos.
-  const bool held = s.C <= 768 && s.C % (s.centered ? 4 : 2) == 0;
-  const bool forward = dir == "fwd", odd = s.C % 2 == 1;
-  std::vector<KnownExcess> found;
-  if (!forward && !held)
-    found.push_back({operation, "bytes", 1.45,
-                     "a warp's registers do not hold such rows: a kernel of its own reads dy and x again for dw"});
-  if (!odd) return found;
+  if (s.C % 2 == 0) return {};
   const char* const reason = "rows of odd width begin anywhere: a warp's entries lie in a sector more";
-  found.push_back({forward ? operation : operation + "_backward", "sectors", 1.3, reason});
-  if (!forward) found.push_back({"norm_parameters", "sectors", 1.3, reason});
-  return found;
+  if (dir == "fwd") return {{operation, "sectors", 1.3, reason}};
+  return {{operation + "_backward", "sectors", 1.3, reason}, {"norm_add_parts", "sectors", 1.3, reason}};
 }
 
 // Both directions of one problem.

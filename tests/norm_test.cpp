@@ -11,9 +11,12 @@ namespace {
 struct Case {
   int64_t R, C;
 };
-// One entry; one short of and one more than a vector or a warp; the models' own width; rows too long to be held; many
+// One entry; one short of and one more than a vector or a warp; the models' own width; rows that fill no quads; many
 // rows; held rows for more than one block of the parameters' gradients, each warp with several.
-constexpr Case kCases[] = {{1, 1}, {7, 31}, {9, 33}, {1, 576}, {5, 578}, {3, 768}, {7, 1000}, {300, 17}, {70, 132}};
+constexpr Case kCases[] = {{1, 1}, {7, 31}, {9, 33}, {1, 576}, {5, 578}, {3, 768}, {7, 1001}, {300, 17}, {70, 132}};
+// Rows that a block holds: one quad more than a warp does, a warp's width and a quad more, SmolLM2-360M's in several
+// blocks, SigLIP so400m's, more than the forward pass holds; and more than a block does.
+constexpr Case kWideCases[] = {{2, 772}, {1, 1028}, {33, 960}, {3, 1152}, {1, 2052}, {1, 6148}};
 
 // What a norm reads. Without `centered` it is RMSNorm, and b and db are null.
 struct Operands {
@@ -143,25 +146,36 @@ void check_outputs(const Outputs& out, const Operands& o) {
   if (o.centered) check_close("db", out.db.values(), slope.db, plain.db, max_magnitude(o.db.values()));
 }
 
+template <class Backend>
+void check_case(Backend backend, Stream stream, bool centered, bool with_delta, DType dtype, Case shape) {
+  CAPTURE(centered, with_delta, name_of(dtype), shape.R, shape.C);
+  const Operands operands(centered, with_delta, shape, dtype);
+  const Outputs out = run(backend, stream, operands);
+  check_outputs(out, operands);
+  check_same_bits(out, run(backend, stream, operands));
+}
+
 TEST_CASE("norms and their gradients are as exact as the plain formula") {
   for_each_backend([](auto backend, Stream stream) {
     for (bool centered : {false, true})
       for (bool with_delta : {false, true})
         for (DType dtype : kFloatDTypes)
-          for (Case shape : kCases) {
-            CAPTURE(centered, with_delta, name_of(dtype), shape.R, shape.C);
-            const Operands operands(centered, with_delta, shape, dtype);
-            const Outputs out = run(backend, stream, operands);
-            check_outputs(out, operands);
-            check_same_bits(out, run(backend, stream, operands));
-          }
+          for (Case shape : kCases) check_case(backend, stream, centered, with_delta, dtype, shape);
+  });
+}
+
+TEST_CASE("norms of wide rows are as exact as the plain formula") {
+  for_each_backend([](auto backend, Stream stream) {
+    for (bool centered : {false, true})
+      for (DType dtype : kFloatDTypes)
+        for (Case shape : kWideCases) check_case(backend, stream, centered, true, dtype, shape);
   });
 }
 
 TEST_CASE("norms of no rows write nothing, and add nothing to the parameters' gradients") {
   for_each_backend([](auto backend, Stream stream) {
     for (bool centered : {false, true})
-      for (const int64_t C : {33, 576, 1000}) {
+      for (const int64_t C : {33, 576, 960}) {
         const Operands operands(centered, true, {0, C}, DType::bf16);
         const Outputs out = run(backend, stream, operands);
         CHECK(out.dw.same_bits(operands.dw));
@@ -173,10 +187,11 @@ TEST_CASE("norms of no rows write nothing, and add nothing to the parameters' gr
 TEST_CASE("a norm may write x' over x, and dx over dsum") {
   for_each_backend([](auto backend, Stream stream) {
     for (bool centered : {false, true})
-      for (DType dtype : kFloatDTypes) {
-        const Operands operands(centered, true, {9, 33}, dtype);
-        check_same_bits(run(backend, stream, operands, true), run(backend, stream, operands));
-      }
+      for (DType dtype : kFloatDTypes)
+        for (const int64_t C : {33, 576, 960}) {
+          const Operands operands(centered, true, {3, C}, dtype);
+          check_same_bits(run(backend, stream, operands, true), run(backend, stream, operands));
+        }
   });
 }
 
@@ -217,7 +232,7 @@ TEST_CASE("a norm and its gradient add delta on the way, with the same bits") {
   for_each_backend([](auto backend, Stream stream) {
     for (bool centered : {false, true})
       for (DType dtype : kFloatDTypes)
-        for (Case shape : {Case{9, 33}, {70, 132}, {1, 576}, {3, 1000}}) {
+        for (Case shape : {Case{9, 33}, {70, 132}, {1, 576}, {3, 960}}) {
           CAPTURE(centered, name_of(dtype), shape.R, shape.C);
           const Operands operands(centered, true, shape, dtype);
           const Outputs out = run(backend, stream, operands);
@@ -232,7 +247,7 @@ TEST_CASE("norms read and write one by one what fits no vector") {
       for (DType dtype : kFloatDTypes)
         for (int late = 0; late < 10; ++late) {
           CAPTURE(centered, name_of(dtype), late);
-          Operands o(centered, true, {3, 8}, dtype);
+          Operands o(centered, true, dtype == DType::f32 ? Case{1, 772} : Case{3, 8}, dtype);
           Buffer* const inputs[] = {&o.x, &o.delta, &o.w, &o.b, &o.dy, &o.dsum};
           if (late < 6) *inputs[late] = Buffer(*inputs[late], 1);
           o.late_output = late - 6;
@@ -257,12 +272,14 @@ TEST_CASE("norms give the same bits on one thread and on two") {
 
 TEST_CASE("norms skip the outputs that are not asked for") {
   for_each_backend([](auto backend, Stream stream) {
-    Operands o(false, false, {9, 33}, DType::f32);
-    Buffer none(0, DType::f32), y(9 * 33, DType::f32), r(9, DType::f32), dx(9 * 33, DType::f32);
-    kernels::rms_norm(backend, kernels::RmsNorm{o.x, none, o.w, none, y, r, 9, 33, o.eps, DType::f32}, stream);
-    kernels::rms_norm_backward(
-        backend, kernels::RmsNormBackward{o.dy, o.x, none, o.w, r, none, dx, none, none, 9, 33, DType::f32}, stream);
-    CHECK(dx.same_bits(run(backend, stream, o).dx));
+    for (const int64_t C : {33, 576, 960}) {
+      Operands o(false, false, {9, C}, DType::f32);
+      Buffer none(0, DType::f32), y(9 * C, DType::f32), r(9, DType::f32), dx(9 * C, DType::f32);
+      kernels::rms_norm(backend, kernels::RmsNorm{o.x, none, o.w, none, y, r, 9, C, o.eps, DType::f32}, stream);
+      kernels::rms_norm_backward(
+          backend, kernels::RmsNormBackward{o.dy, o.x, none, o.w, r, none, dx, none, none, 9, C, DType::f32}, stream);
+      CHECK(dx.same_bits(run(backend, stream, o).dx));
+    }
   });
 }
 
