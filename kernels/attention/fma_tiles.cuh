@@ -85,7 +85,8 @@ struct SoftmaxRow {
   float sum = 0;  // this lane's part
   Quad o[kQuads] = {};
 
-  // Meets a tile of keys and values. Bit j of `seen`: key j may be seen. weights: the own row's place for them.
+  // Meets a tile of keys and values. Bit j of `seen`: key j may be seen. weights: the own row's place for them,
+  // which the caller's barrier before the next tile guards as well.
   __device__ void meet(const float* q, const float* keys, const float* values, int rows, unsigned seen, float scale,
                        float* weights) {
     const int peer = thread_in_block() % kPeers;
@@ -99,7 +100,6 @@ struct SoftmaxRow {
     const float origin = largest == -INFINITY ? 0 : largest;  // nothing seen yet
     const float shrink = expf(max - origin);
     max = largest, sum *= shrink;
-    __syncwarp();  // the last tile's weights have been read
     for (int i = 0; i < kEach; ++i) {
       const float p = expf(s[i] - origin);
       weights[peer + i * kPeers] = p, sum += p;
