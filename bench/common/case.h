@@ -39,14 +39,14 @@ struct Instance {
 // What a kernel's static report may show at most (bench/<subject> --limits).
 struct Limits {
   double sectors = 1.10;     // of global memory, against the fewest
-  double wavefronts = 1.10;  // of shared memory, against the fewest
+  double wavefronts = 1.10;  // of shared memory, against the fewest: of a kernel, and of each line that matters in it
   double bytes = 1.10;       // that the operation moves, against the least
 };
 
 // A figure above its limit that is known, and why it stays.
 struct KnownExcess {
   std::string kernel;  // or the operation, for bytes
-  std::string figure;  // sectors, wavefronts or bytes
+  std::string figure;  // sectors, wavefronts, wavefronts of a line, or bytes
   double at_most;
   std::string reason;
 };

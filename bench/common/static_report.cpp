@@ -104,18 +104,32 @@ std::string figure_text(const std::string& kernel, const std::string& figure, do
   return text;
 }
 
+// The line of worst shared-memory accesses among those that matter: an average hides it behind lines that have many.
+const simt::LineReport* worst_line(const KernelReport& report) {
+  constexpr double kMatters = 0.02;  // of the kernel's wavefronts
+  const simt::LineReport* worst = nullptr;
+  for (const simt::LineReport& line : report.lines) {
+    if (static_cast<double>(line.wavefronts) <= kMatters * static_cast<double>(report.wavefronts)) continue;
+    if (!worst || ratio(line.wavefronts, line.ideal_wavefronts) > ratio(worst->wavefronts, worst->ideal_wavefronts))
+      worst = &line;
+  }
+  return worst;
+}
+
 // Collects what is beyond a limit.
 class Judge {
  public:
   explicit Judge(const Case& c) : case_(c) {}
 
-  void judge(const std::string& kernel, const std::string& figure, double found, double limit) {
+  void judge(const std::string& kernel, const std::string& figure, double found, double limit,
+             const std::string& place = {}) {
     const auto known = std::find_if(case_.excesses.begin(), case_.excesses.end(), [&](const KnownExcess& excess) {
       return excess.kernel == kernel && excess.figure == figure;
     });
     if (known != case_.excesses.end()) seen_.insert(&*known);
     if (known == case_.excesses.end()) {
-      if (found > limit) lines_.push_back(figure_text(kernel, figure, found, limit));
+      if (found > limit)
+        lines_.push_back(figure_text(place.empty() ? kernel : kernel + ' ' + place, figure, found, limit));
     } else if (found > known->at_most) {
       lines_.push_back(figure_text(kernel, figure, found, known->at_most) + ", already raised: " + known->reason);
     } else if (found <= limit) {
@@ -173,6 +187,9 @@ std::vector<std::string> beyond_limits(const Case& c, const std::vector<KernelRe
     check(report.instrumented, "--limits: this build counts nothing: it has no instrumented kernels");
     judge.judge(report.kernel, "sectors", ratio(report.sectors, report.ideal_sectors), c.limits.sectors);
     judge.judge(report.kernel, "wavefronts", ratio(report.wavefronts, report.ideal_wavefronts), c.limits.wavefronts);
+    if (const simt::LineReport* line = worst_line(report))
+      judge.judge(report.kernel, "wavefronts of a line", ratio(line->wavefronts, line->ideal_wavefronts),
+                  c.limits.wavefronts, line->place);
   }
   if (c.bytes > 0) judge.judge(c.operation, "bytes", total_bytes(reports) / c.bytes, c.limits.bytes);
   return judge.take();
@@ -184,11 +201,13 @@ std::vector<std::string> wasteful_lines(const std::vector<KernelReport>& reports
   for (const KernelReport& report : reports)
     for (size_t i = 0; i < std::min(kLines, report.lines.size()) && report.lines[i].wasted() > 0; ++i) {
       const simt::LineReport& line = report.lines[i];
-      const bool shared = line.wavefronts > 0;
+      const int64_t wavefronts = line.wavefronts - line.ideal_wavefronts, sectors = line.sectors - line.ideal_sectors;
+      const bool shared = wavefronts > sectors;  // a line may have both
       char text[256];
       std::snprintf(text, sizeof text, "%s  %s: %.2fx, %lld %s", report.kernel.c_str(), line.place.c_str(),
                     shared ? ratio(line.wavefronts, line.ideal_wavefronts) : ratio(line.sectors, line.ideal_sectors),
-                    static_cast<long long>(line.wasted()), shared ? "wavefronts too many" : "sectors too many");
+                    static_cast<long long>(std::max(wavefronts, sectors)),
+                    shared ? "wavefronts too many" : "sectors too many");
       notes.push_back(text);
     }
   return notes;

@@ -35,8 +35,8 @@ struct Layout {
     for (int i = 0; i < 2; ++i) {
       tile[i] = memory + i * kTileRows * kStep;
       own[i] = memory + (2 * kTileRows + (2 * warp + i) * kOwnRows) * kStep;
-      weights[i] =
-          memory + 2 * (kTileRows + warps * kOwnRows) * kStep + (2 * (thread_in_block() / kPeers) + i) * kWeightStep;
+      weights[i] = memory + 2 * (kTileRows + warps * kOwnRows) * kStep +
+                   (i * warps * kOwnRows + thread_in_block() / kPeers) * kWeightStep;
     }
   }
 };
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kQuads < 8 ? 4 : 3)
   constexpr int kStep = Tiles::kStep, kWidth = Tiles::kWidth;
   const AttentionShape& shape = a.shape;
   const int D = shape.D, warps = threads_in_block() / kWarp, warp = thread_in_block() / kWarp;
-  const int peer = thread_in_block() % kPeers;
+  const int lane = thread_in_block() % kWarp, peer = lane % kPeers;
   const Place at = place_of(shape, tiles);
   const int first = at.tile * warps * kOwnRows, items = min(warps * kOwnRows, at.items() - first);
   if (items <= 0) return;
@@ -87,13 +87,15 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kQuads < 8 ? 4 : 3)
   const bool there = thread_in_block() / kPeers < items;
   const float* q = l.own[0] + l.mine;
   const float* d_o = l.own[1] + l.mine;
-  float delta = 0, lse = 0;
-  if (there) {
-    const T* o = static_cast<const T*>(a.o) + mine.in(int64_t(shape.H) * D, D);
-    for (int d = peer; d < D; d += kPeers) delta += d_o[d] * static_cast<float>(o[d]);
-    lse = a.lse[int64_t(mine.row) * shape.H + mine.head];
+  const float lse = there ? a.lse[int64_t(mine.row) * shape.H + mine.head] : 0;
+  float delta = 0;
+  for (int r = 0; r < kOwnRows && warp * kOwnRows + r < items; ++r) {  // a row by all lanes reads whole sectors
+    const T* o = static_cast<const T*>(a.o) + query_of(at, first + warp * kOwnRows + r).in(int64_t(shape.H) * D, D);
+    float sum = 0;
+    for (int d = lane; d < D; d += kWarp) sum += l.own[1][r * kStep + d] * static_cast<float>(o[d]);
+    sum = warp_sum(sum);
+    if (lane / kPeers == r) delta = sum;
   }
-  delta = peers_sum(delta);
   if (there && peer == 0) deltas[int64_t(mine.row) * shape.H + mine.head] = delta;
 
   const bool keyless = visible_keys(shape, at.begin, at.end).keyless(shape, mine.row, at.end);

@@ -2,8 +2,8 @@
 // tiles of rows in shared memory.
 //
 // A warp owns 8 rows; lane l has row l / 4, of whose products with the 32 rows of a tile it makes l % 4, l % 4 + 4, ...
-// and of whose sums the quads l % 4, l % 4 + 4, ... Shared rows are kWidth columns, zeros from D on, and 4 more: the
-// rows that lanes read together then lie in different banks.
+// and of whose sums two neighbours of every 8 quads. Shared rows are kWidth columns, zeros from D on, and 4 more: the
+// rows that lanes read together then lie in different banks, and so do the quads that the lanes of two rows store.
 #pragma once
 #include "kernels/attention/rows.cuh"
 
@@ -26,6 +26,9 @@ struct FmaTiles {
 
   static __device__ const Quad* quads(const float* row) { return reinterpret_cast<const Quad*>(row); }
 
+  // Which quad of a row the lane's c-th is.
+  static __device__ int quad(int c) { return thread_in_block() % kPeers * 2 + c % 2 + c / 2 * 2 * kPeers; }
+
   // Products of the own row with the lane's rows of the tile.
   static __device__ void dots(const float* own, const float* tile, float (&s)[kEach]) {
     const float* rows = tile + thread_in_block() % kPeers * kStep;
@@ -43,12 +46,11 @@ struct FmaTiles {
 
   // sum += weights[j] * row j, for the tile's first `rows` rows.
   static __device__ void add(Quad (&sum)[kQuads], const float* weights, const float* tile, int rows) {
-    const int peer = thread_in_block() % kPeers;
     for (int j = 0; j < rows; ++j) {
       const float weight = weights[j];
 #pragma unroll
       for (int c = 0; c < kQuads; ++c) {
-        const Quad x = quads(tile + j * kStep)[peer + c * kPeers];
+        const Quad x = quads(tile + j * kStep)[quad(c)];
         for (int e = 0; e < 4; ++e) sum[c][e] += weight * x[e];
       }
     }
@@ -56,9 +58,11 @@ struct FmaTiles {
 
   // The lane's quads times `factor` into the own row.
   static __device__ void put(float* own, const Quad (&sum)[kQuads], float factor) {
-    const int peer = thread_in_block() % kPeers;
-    for (int c = 0; c < kQuads; ++c)
-      for (int e = 0; e < 4; ++e) own[(peer + c * kPeers) * 4 + e] = sum[c][e] * factor;
+    for (int c = 0; c < kQuads; ++c) {
+      Quad x = sum[c];
+      for (int e = 0; e < 4; ++e) x[e] *= factor;
+      st16(own + 4 * quad(c), x);
+    }
   }
 };
 
@@ -81,7 +85,8 @@ struct SoftmaxRow {
   float sum = 0;  // this lane's part
   Quad o[kQuads] = {};
 
-  // Meets a tile of keys and values. Bit j of `seen`: key j may be seen. weights: the own row's place for them.
+  // Meets a tile of keys and values. Bit j of `seen`: key j may be seen. weights: the own row's place for them,
+  // which the caller's barrier before the next tile guards as well.
   __device__ void meet(const float* q, const float* keys, const float* values, int rows, unsigned seen, float scale,
                        float* weights) {
     const int peer = thread_in_block() % kPeers;
@@ -95,7 +100,6 @@ struct SoftmaxRow {
     const float origin = largest == -INFINITY ? 0 : largest;  // nothing seen yet
     const float shrink = expf(max - origin);
     max = largest, sum *= shrink;
-    __syncwarp();  // the last tile's weights have been read
     for (int i = 0; i < kEach; ++i) {
       const float p = expf(s[i] - origin);
       weights[peer + i * kPeers] = p, sum += p;

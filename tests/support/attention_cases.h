@@ -192,9 +192,9 @@ Backward backward_by(const Run& run, Operands& x, Buffer o, Buffer lse, const ch
 }
 
 #if defined(NANOVLM_SIMT_INSTRUMENTED)  // an access costs some hundred times its own time
-inline constexpr int kMostRows = 130, kMostRowsTwice = 20, kMostRowsInOrders = 20;
+inline constexpr int kMostRows = 130, kMostRowsTwice = 20;
 #else
-inline constexpr int kMostRows = 1000, kMostRowsTwice = 70, kMostRowsInOrders = 1000;
+inline constexpr int kMostRows = 1000, kMostRowsTwice = 70;
 #endif
 
 // Calls f(operands) for every case of up to `rows` rows, and every dtype.

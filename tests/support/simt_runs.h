@@ -62,10 +62,10 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
 
 // Calls f(executor) for every run, where f returns a vector; requires the same bits of all and returns them.
 template <class F>
-auto same_in_all_runs(const F& f) {
+auto same_in_all_runs(const F& f, const std::vector<simt::Options>& runs = simt_runs()) {
   decltype(f(std::declval<simt::Executor&>())) first;
   bool any = false;
-  for (const simt::Options& options : simt_runs()) {
+  for (const simt::Options& options : runs) {
     INFO(name_of(options));
     simt::Executor executor(options);
     auto result = f(executor);
