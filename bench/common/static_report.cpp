@@ -5,10 +5,8 @@
 #include <set>
 
 #include "engine/error.h"
-#include "kernels/simt/site.h"
-#if defined(NANOVLM_SIMT_KERNELS)
 #include "kernels/simt/executor.h"
-#endif
+#include "kernels/simt/site.h"
 
 namespace nanovlm::bench {
 namespace {
@@ -150,11 +148,6 @@ class Judge {
   std::vector<std::string> lines_;
 };
 
-}  // namespace
-
-#if defined(NANOVLM_SIMT_KERNELS)
-namespace {
-
 simt::Executor& executor_of(const Device& device) {
   check(device.kind() == DeviceKind::simt, "counting accesses: expected the simt device, found ", device.name());
   return *device.context().executor;
@@ -164,10 +157,6 @@ simt::Executor& executor_of(const Device& device) {
 
 void forget_counts(const Device& device) { executor_of(device).clear_reports(); }
 std::vector<KernelReport> counts(const Device& device) { return executor_of(device).reports(); }
-#else
-void forget_counts(const Device&) { fail("the simt device is not in this build"); }
-std::vector<KernelReport> counts(const Device&) { fail("the simt device is not in this build"); }
-#endif
 
 std::vector<Report::Row> static_rows(const Case& c, const std::vector<KernelReport>& reports,
                                      const CompiledKernels& compiled) {
