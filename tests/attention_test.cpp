@@ -25,8 +25,8 @@ bool fits_wgmma(const Operands& x) {
   return x.dtype == DType::bf16 && x.setting.D == 64 && x.k_stride % 8 == 0 && x.longest() <= 208;
 }
 
-// Every kernel of the operation that can do these operands, its own choice or not.
-std::vector<const char*> kernels_for(const Operands& x, bool gradient, bool hopper) {
+// Every kernel of the operation that can do these operands, its own choice or not. Hosts have one.
+[[maybe_unused]] std::vector<const char*> kernels_for(const Operands& x, bool gradient, bool hopper) {
   const int D = x.setting.D;
   std::vector<const char*> kernels{"fma"};
   if (gradient && D <= 64 && x.longest() <= (hopper ? 256 : 112)) kernels.push_back("fma_whole");
