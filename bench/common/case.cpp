@@ -17,7 +17,8 @@ double checked_error(const Case& c, const std::string& impl, const std::vector<O
             text(impl, "'s ", o.name, " of ", c.operation, ' ', c.dir, ' ', name_of(c.dtype), " is off by ",
                  found.error, ", at most ", slack * found.allowed(), " is rounding"));
     // Where nothing but rounding is left of a result, its terms tell how large it might have been.
-    worst = std::max(worst, found.error / std::max({testing::max_magnitude(o.exact), o.terms, 1e-30}));
+    const double largest = testing::max_magnitude(o.exact);
+    worst = std::max(worst, found.error / std::max(largest > found.ulp ? largest : o.terms, 1e-30));
   }
   return worst;
 }
