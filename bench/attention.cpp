@@ -1,21 +1,20 @@
-// bench/attention [--preset lm|vit|fa3] [--seq 128,196] [--heads N] [--kv-heads N] [--dim N] [--causal 0|1] [--rope
-// 0|1]
-// [--dir fwd,bwd,decode] [--mask none|leftpad|varlen [--fill F]] [--kernel attention=fma] ...
+// bench/attention [--preset lm|vit|fa3] [--seq 128,196] [--heads N] [--kv-heads N] [--dim N] [--causal 0|1]
+// [--rope 0|1] [--dir fwd,bwd,decode] [--mask none|leftpad|varlen [--fill F]] [--kernel attention=fma] ...
 //
 // lm: 9 query heads on 3 key/value heads, causal, RoPE applied on the way; vit: 12 heads, every patch sees every patch;
 // fa3: the shapes of FlashAttention's tables, 16,384 tokens in all and 2,048 columns of heads. Head size 64. Each may
-// be named otherwise. varlen: sequences of lengths spread evenly about fill * seq,
-// end to end. decode: one token a sequence over a cache of `seq` keys. Least bytes: q, k, v, o once (and their
-// gradients). naive: scores, probabilities and their gradient stored, a thread an entry, rotations by our own kernel
-// before and after. separate, on the cpu: for every head the library's products, and a softmax between them. On a GPU,
-// cublaslt: the library's batched products, and a softmax between them; cudnn, in bf16: cuDNN's attention. Both on the
-// same memory, between rotations by our own kernel where RoPE is applied, since neither has it; --rope 0 compares them
-// without.
+// be named otherwise. varlen: sequences of lengths spread evenly about fill * seq, end to end. decode: one token a
+// sequence over a cache of `seq` keys. Least bytes: q, k, v, o once (and their gradients). naive: scores, probabilities
+// and their gradient stored, a thread an entry, rotations by our own kernel before and after. separate, on the cpu: for
+// every head the library's products, and a softmax between them. On a GPU, cublaslt: the library's batched products,
+// and a softmax between them; cudnn, in bf16: cuDNN's attention. Both on the same memory, between rotations by our own
+// kernel where RoPE is applied, since neither has it; --rope 0 compares them without.
 #include "kernels/attention/attention.h"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <memory>
 
 #include "bench/common/attention_baselines.h"
@@ -121,6 +120,8 @@ void add_cases(const Problem& s, const Device& device, int64_t full_batch, bool 
       "kernels/attention/attention_decode.cu", decode_instance);
 }
 
+const std::map<std::string, Mask> kMasks = {{"none", Mask::none}, {"leftpad", Mask::leftpad}, {"varlen", Mask::varlen}};
+
 // The problem as the command line gives it: what it leaves out is the preset's.
 struct Options {
   std::vector<int64_t> seqs;
@@ -150,7 +151,7 @@ struct Options {
         ->check(CLI::PositiveNumber);
     app.add_option("--dim", dim, "entries of a head")->check(CLI::PositiveNumber)->capture_default_str();
     app.add_option("--causal", causal, "0 or 1; default 1 for lm, else 0")->check(CLI::Range(0, 1));
-    app.add_option("--mask", mask, "none, leftpad or varlen")->check(CLI::IsMember({"none", "leftpad", "varlen"}));
+    app.add_option("--mask", mask, "none, leftpad or varlen")->check(CLI::IsMember(kMasks));
     app.add_option("--fill", fill, "varlen: the sequences' mean length, of --seq")
         ->check(CLI::Range(0.01, 1.0))
         ->capture_default_str();
@@ -163,9 +164,7 @@ struct Options {
   }
   bool or_lm(int said) const { return said < 0 ? lm() : said == 1; }
   Problem problem(int64_t B, int64_t T, DType dtype) const {
-    const Mask masks[] = {Mask::none, Mask::leftpad, Mask::varlen};
-    const Mask which = masks[(mask == "leftpad") + 2 * (mask == "varlen")];
-    return {B, T, H(), G(), dim, or_lm(causal), or_lm(rope), which, dtype, lengths(B, T)};
+    return {B, T, H(), G(), dim, or_lm(causal), or_lm(rope), kMasks.at(mask), dtype, lengths(B, T)};
   }
   // Of B sequences: T, or from twice `fill` - 1 to twice `fill` of it, in a random order.
   std::vector<int64_t> lengths(int64_t B, int64_t T) const {

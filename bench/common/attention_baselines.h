@@ -16,17 +16,24 @@
 
 namespace nanovlm::bench {
 
-// RoPE as a step of its own, before what has none.
+// RoPE as steps of its own, before and after what has none.
 class Rotation {
  public:
-  explicit Rotation(const Operands& of) : x_(of) {
+  explicit Rotation(const Operands& of)
+      : q(of.s.rope ? empty_like(of.q) : of.q), k(of.s.rope ? empty_like(of.k) : of.k), x_(of) {
     std::vector<int32_t> positions;
     for (int64_t row = 0; row < of.s.rows(); ++row) positions.push_back(static_cast<int32_t>(row % of.s.T));
     positions_ = from_host(positions, {of.s.rows()}, of.q.device());
   }
-  // Where x is to be rotated to: x itself where nothing is.
-  Tensor place(const Tensor& x) const { return x_.s.rope ? empty_like(x) : x; }
-  void turn(const Tensor& from, const Tensor& to, int heads, bool back = false) const {
+  // The operands' q and k into ours.
+  void forth() const { turn(x_.q, q, x_.s.H, false), turn(x_.k, k, x_.s.G, false); }
+  // The operands' dq and dk, where they lie.
+  void back() const { turn(x_.dq, x_.dq, x_.s.H, true), turn(x_.dk, x_.dk, x_.s.G, true); }
+
+  const Tensor q, k;  // rotated; the operands' own where nothing is
+
+ private:
+  void turn(const Tensor& from, const Tensor& to, int heads, bool back) const {
     if (!x_.s.rope) return;
     on(from.device(), "rope", [&](auto backend, Stream stream) {
       kernels::rope(backend,
@@ -36,7 +43,6 @@ class Rotation {
     });
   }
 
- private:
   const Operands& x_;
   Tensor positions_;
 };
@@ -46,17 +52,17 @@ class Unfused {
  public:
   explicit Unfused(const Operands& of) : x_(of), s_(of.s), rotation_(of) {
     const Device& device = of.q.device();
-    q_ = rotation_.place(of.q), k_ = rotation_.place(of.k);
     for (Tensor* head : {&one_q_, &one_k_, &one_v_, &one_o_}) *head = empty({s_.T, s_.D}, s_.dtype, device);
     scores_ = empty({s_.T, s_.T}, DType::f32, device), weights_ = empty({s_.T, s_.T}, s_.dtype, device);
   }
 
   void operator()() const {
-    rotation_.turn(x_.q, q_, s_.H), rotation_.turn(x_.k, k_, s_.G);
+    rotation_.forth();
     for (int64_t b = 0; b < s_.B; ++b)
       for (int h = 0; h < s_.H; ++h) {
         const int g = h / (s_.H / s_.G);
-        move<true>(q_, one_q_, b, h, s_.H), move<true>(k_, one_k_, b, g, s_.G), move<true>(x_.v, one_v_, b, g, s_.G);
+        move<true>(rotation_.q, one_q_, b, h, s_.H), move<true>(rotation_.k, one_k_, b, g, s_.G);
+        move<true>(x_.v, one_v_, b, g, s_.G);
         multiply(one_q_, one_k_, scores_, s_.T, s_.D, true);
         soften();
         multiply(weights_, one_v_, one_o_, s_.D, s_.T, false);
@@ -92,7 +98,7 @@ class Unfused {
   const Operands& x_;
   Problem s_;
   Rotation rotation_;
-  Tensor q_, k_, one_q_, one_k_, one_v_, one_o_, scores_, weights_;
+  Tensor one_q_, one_k_, one_v_, one_o_, scores_, weights_;
 };
 
 // What lies between the steps of Naive: one for all operands of a problem, since it is many times their size.
@@ -109,37 +115,36 @@ struct NaiveRoom {
 class Naive {
  public:
   Naive(const Operands& of, std::shared_ptr<NaiveRoom> room, bool backward)
-      : x_(of), s_(of.s), room_(std::move(room)), rotation_(of), q_(rotation_.place(of.q)), k_(rotation_.place(of.k)) {
+      : x_(of), s_(of.s), room_(std::move(room)), rotation_(of) {
     room_->make(of, backward);
   }
 
   void forward() const {
-    turn();
-    on(q_.device(), "naive_attention", [&](auto backend, Stream stream) {
+    rotation_.forth();
+    on(x_.q.device(), "naive_attention", [&](auto backend, Stream stream) {
       kernels::naive_attention(backend,
-                               {{shape(), q_.data(), k_.data(), x_.v.data(), s_.H * s_.D, s_.G * s_.D, s_.G * s_.D,
-                                 x_.o.data(), x_.lse.f32()},
+                               {{shape(), rotation_.q.data(), rotation_.k.data(), x_.v.data(), s_.H * s_.D, s_.G * s_.D,
+                                 s_.G * s_.D, x_.o.data(), x_.lse.f32()},
                                 room_->p.f32()},
                                stream);
     });
   }
   void backward() const {
-    turn();
-    on(q_.device(), "naive_attention_backward", [&](auto backend, Stream stream) {
+    rotation_.forth();
+    on(x_.q.device(), "naive_attention_backward", [&](auto backend, Stream stream) {
       kernels::naive_attention_backward(
           backend,
-          {{shape(), q_.data(), k_.data(), x_.v.data(), s_.H * s_.D, s_.G * s_.D, s_.G * s_.D, x_.o.data(),
-            x_.d_o.data(), x_.lse.f32(), x_.dq.data(), x_.dk.data(), x_.dv.data()},
+          {{shape(), rotation_.q.data(), rotation_.k.data(), x_.v.data(), s_.H * s_.D, s_.G * s_.D, s_.G * s_.D,
+            x_.o.data(), x_.d_o.data(), x_.lse.f32(), x_.dq.data(), x_.dk.data(), x_.dv.data()},
            room_->delta.f32(),
            room_->p.f32(),
            room_->ds.f32()},
           stream);
     });
-    rotation_.turn(x_.dq, x_.dq, s_.H, true), rotation_.turn(x_.dk, x_.dk, s_.G, true);
+    rotation_.back();
   }
 
  private:
-  void turn() const { rotation_.turn(x_.q, q_, s_.H), rotation_.turn(x_.k, k_, s_.G); }
   kernels::AttentionShape shape() const {
     kernels::AttentionShape shape = x_.shape();
     shape.cos = shape.sin = nullptr;
@@ -150,7 +155,6 @@ class Naive {
   Problem s_;
   std::shared_ptr<NaiveRoom> room_;
   Rotation rotation_;
-  Tensor q_, k_;
 };
 
 // A library on an instance's operands, between rotations by our own kernel, since none has RoPE. The first call makes
@@ -163,37 +167,35 @@ class Peer {
 
   void forward() {
     if (!rotation_) prepare({x_.o});
-    turn();
-    library_->forward(q_, k_, x_.v, x_.o, kept_);
+    rotation_->forth();
+    library_->forward(rotation_->q, rotation_->k, x_.v, x_.o, kept_);
   }
   // After its own forward for what that keeps, once.
   void backward() {
     if (!rotation_) {
       prepare({x_.dq, x_.dk, x_.dv});
-      turn();
-      library_->forward(q_, k_, x_.v, empty_like(x_.o), kept_);
+      rotation_->forth();
+      library_->forward(rotation_->q, rotation_->k, x_.v, empty_like(x_.o), kept_);
     }
-    turn();
-    library_->backward(q_, k_, x_.v, x_.o, x_.d_o, kept_, x_.dq, x_.dk, x_.dv);
-    rotation_->turn(x_.dq, x_.dq, x_.s.H, true), rotation_->turn(x_.dk, x_.dk, x_.s.G, true);
+    rotation_->forth();
+    library_->backward(rotation_->q, rotation_->k, x_.v, x_.o, x_.d_o, kept_, x_.dq, x_.dk, x_.dv);
+    rotation_->back();
   }
 
  private:
   void prepare(const std::vector<Tensor>& results) {
     rotation_.emplace(x_);
-    q_ = rotation_->place(x_.q), k_ = rotation_->place(x_.k);
     kept_ = library_->kept();
     for (const Tensor& result : results)
       on(result.device(), "fill", [&](auto backend, Stream stream) {
         kernels::fill(backend, {result.data(), result.numel(), 0.0f, x_.s.dtype}, stream);
       });
   }
-  void turn() const { rotation_->turn(x_.q, q_, x_.s.H), rotation_->turn(x_.k, k_, x_.s.G); }
 
   const Operands& x_;
   std::shared_ptr<Library> library_;
   std::optional<Rotation> rotation_;
-  Tensor q_, k_, kept_;
+  Tensor kept_;
 };
 
 }  // namespace nanovlm::bench

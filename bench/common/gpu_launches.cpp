@@ -36,7 +36,10 @@ class Listener {
 }  // namespace
 
 Report::Row launch_columns(const Device& device, const std::function<void()>& call) {
-  if (device.kind() != DeviceKind::cuda) return {};
+  if (device.kind() != DeviceKind::cuda) {
+    call();
+    return {};
+  }
   Listener heard(*device.context().gpu);
   call();
   int64_t registers = 0, shared_bytes = 0;
@@ -53,7 +56,10 @@ Report::Row launch_columns(const Device& device, const std::function<void()>& ca
           {"workspace_mb", value(static_cast<double>(heard.scratch_bytes) * 1e-6, 3)}};
 }
 #else
-Report::Row launch_columns(const Device&, const std::function<void()>&) { return {}; }
+Report::Row launch_columns(const Device&, const std::function<void()>& call) {
+  call();
+  return {};
+}
 #endif
 
 }  // namespace nanovlm::bench

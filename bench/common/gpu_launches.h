@@ -7,7 +7,7 @@
 
 namespace nanovlm::bench {
 
-// Calls `call` once more. Columns kernels (products of a library are one each), regs (the most a thread),
+// Calls `call`, on any device. Columns kernels (products of a library are one each), regs (the most a thread),
 // smem_kb (the most a block, static and dynamic) and workspace_mb (memory for the call alone); none without a GPU.
 Report::Row launch_columns(const Device& device, const std::function<void()>& call);
 

@@ -219,6 +219,8 @@ int Report::finish() {
   return 0;
 }
 
+void append(Report::Row& row, const Report::Row& more) { row.insert(row.end(), more.begin(), more.end()); }
+
 Report::Value value(const std::string& text) { return {text, nlohmann::json(text).dump()}; }
 Report::Value value(int64_t number) { return {std::to_string(number), std::to_string(number)}; }
 Report::Value value(double number, int digits) {

@@ -86,6 +86,7 @@ class Report {
   std::vector<std::string> notes_;
 };
 
+void append(Report::Row& row, const Report::Row& more);
 Report::Value value(const std::string& text);
 Report::Value value(double number, int digits);  // fixed digits in the table, all of them in the JSON
 Report::Value value(int64_t number);

@@ -35,7 +35,13 @@ std::vector<double> microseconds(std::vector<double> seconds) {
   return seconds;
 }
 
-void append(Report::Row& row, const Report::Row& more) { row.insert(row.end(), more.begin(), more.end()); }
+// An implementation that has been found right.
+struct Contender {
+  std::string name;
+  double error;
+  Report::Row launches;  // none of a foreign library's
+  std::function<void()> call;
+};
 
 Report::Row checked_row(const Case& c, const std::string& impl, double error, const Report::Row& launches = {}) {
   Report::Row row = labels(c, impl);
@@ -221,22 +227,17 @@ void KernelBench::time_case(const Case& c, bool cold, const Device& device) {
     report_.note(text(c.operation, ' ', c.dir, ' ', name_of(c.dtype), ": not cold: ", sets.size(),
                       " sets of operands, the most, are ", rotated * 1e-6, " MB, ", kCaches, " times the last cache ",
                       wanted * 1e-6, " MB"));
-  std::vector<std::string> names;
-  std::vector<double> errors;
-  std::vector<Report::Row> launches;  // none of a foreign library's
-  std::vector<std::function<void()>> calls;
+  std::vector<Contender> contenders;
   const auto add = [&](const std::string& name, double slack, bool foreign, const auto& of, const auto& outcomes) {
     if (!settings_.impls.wanted(name)) return;
     // Memory is new to a set's first call, and libraries prepare in theirs: neither is part of a time. Of a slow
     // implementation, to which that is little, not all sets may come to be called.
-    of(sets[0])();
+    const Report::Row launches = launch_columns(device, of(sets[0]));
     double taken = 0;
     for (size_t set = 1; set < sets.size() && taken < settings_.max_time; ++set)
       taken += clock.seconds(of(sets[set]), 1);
-    errors.push_back(checked_error(c, name, outcomes(), slack));
-    launches.push_back(foreign ? Report::Row{} : launch_columns(device, of(sets[0])));
-    names.push_back(name);
-    calls.push_back([&sets, of, turn = size_t{0}]() mutable { of(sets[turn++ % sets.size()])(); });
+    contenders.push_back({name, checked_error(c, name, outcomes(), slack), foreign ? Report::Row{} : launches,
+                          [&sets, of, turn = size_t{0}]() mutable { of(sets[turn++ % sets.size()])(); }});
   };
   add(
       "ours", 1, false, [](const Instance& set) -> const std::function<void()>& { return set.run; }, sets[0].outcomes);
@@ -253,12 +254,15 @@ void KernelBench::time_case(const Case& c, bool cold, const Device& device) {
     }
   }
   note_absent(c, sets[0]);
-  if (calls.empty()) return;
-  for (size_t i = 0; settings_.only_checks() && i < names.size(); ++i)
-    report_.add(checked_row(c, names[i], errors[i], launches[i]));
-  if (settings_.only_checks()) return;
+  if (contenders.empty()) return;
+  if (settings_.only_checks()) {
+    for (const Contender& each : contenders) report_.add(checked_row(c, each.name, each.error, each.launches));
+    return;
+  }
 
   const double peak = product_ceiling(device, c.dtype);
+  std::vector<std::function<void()>> calls;
+  for (Contender& each : contenders) calls.push_back(std::move(each.call));
   GpuClocks clocks(device);
   const std::vector<Timing> timings = time_in_turns(calls, {.min_seconds = settings_.min_time,
                                                             .min_samples = settings_.min_samples,
@@ -267,14 +271,14 @@ void KernelBench::time_case(const Case& c, bool cold, const Device& device) {
                                                             .clock = clock});
   const Report::Row clock_columns = clocks.stop();
   for (size_t i = 0; i < timings.size(); ++i) {
-    Report::Row row = timed_row(c, names[i], rotate, timings[i], errors[i], peak);
+    Report::Row row = timed_row(c, contenders[i].name, rotate, timings[i], contenders[i].error, peak);
     // Cold operands cannot move more than a copy does: such a row was measured from a cache after all.
     const bool cached = rotated < wanted || c.bytes / timings[i].median > copy_rate_;
     if (c.bytes > 0) row.push_back({"cache", value(!rotate ? "hot" : cached ? "cache" : "cold")});
     for (size_t other = 0; timings.size() > 1 && other < timings.size(); ++other)
-      if (names[other] != "ours")
-        row.push_back({"x_" + names[other], value(timings[other].median / timings[i].median, 2)});
-    append(row, launches[i]);
+      if (contenders[other].name != "ours")
+        row.push_back({"x_" + contenders[other].name, value(timings[other].median / timings[i].median, 2)});
+    append(row, contenders[i].launches);
     append(row, clock_columns);
     report_.add(std::move(row));
   }

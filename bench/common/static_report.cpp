@@ -37,8 +37,6 @@ Report::Row labels(const Case& c, const std::string& kernel) {
   return row;
 }
 
-void append(Report::Row& row, Report::Row more) { row.insert(row.end(), more.begin(), more.end()); }
-
 Report::Row kernel_row(const Case& c, const KernelReport& report, const CompiledKernels& compiled) {
   Report::Row row = labels(c, report.kernel);
   append(row, {{"blocks", value(report.blocks / std::max<int64_t>(report.launches, 1))},
