@@ -5,10 +5,9 @@
 
 #if defined(NANOVLM_CUDA_KERNELS)
 #include <bit>
-#include <string>
 
-#include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/gpu.h"
+#include "kernels/cuda/lt_product.h"
 #endif
 
 namespace nanovlm::bench {
@@ -16,95 +15,43 @@ namespace nanovlm::bench {
 #if defined(NANOVLM_CUDA_KERNELS)
 namespace {
 
-constexpr int64_t kWorkspace = int64_t{32} << 20;  // bytes, what the manual advises for Hopper
-const std::string kName = "attention by cuBLASLt";
-
-// The library, and what all of its products share.
-struct Shared {
-  explicit Shared(const Device& device) : workspace(empty({kWorkspace}, DType::u8, device)) {
+// What all products share.
+struct Library {
+  explicit Library(const Device& device)
+      : workspace(empty({cuda::kLtWorkspace}, DType::u8, device)), stream(device.context().gpu->compute_stream()) {
     cublasLtHandle_t made = nullptr;
-    library.check(library.create(&made), kName);
-    handle = cuda::LtHandle(made, {&library});
+    functions.check(functions.create(&made), "attention by cuBLASLt");
+    handle = cuda::LtHandle(made, {&functions});
   }
 
-  cuda::CublasLt library;
+  cuda::CublasLt functions;
   cuda::LtHandle handle;
   Tensor workspace;
+  CUstream_st* stream;
 };
 
-// Row-major matrices, one a sequence.
-struct Matrices {
-  int64_t rows, columns;
-  int64_t stride;  // elements between rows
-  int64_t offset;  // elements between sequences
-};
-
-// c = op(a) op(b), or grows by it, in all of B sequences. cuBLASLt's matrices are column-major, so it is asked for
-// c^T = op(b)^T op(a)^T: its A is our b, its B our a.
+// c = op(a) op(b), or grows by it, in all sequences, by the algorithm that the library proposes first.
 class Product {
  public:
-  Product(const Shared& shared, int64_t B, DType dtype, uint32_t alignment, const Matrices& a, bool transpose_a,
-          const Matrices& b, bool transpose_b, const Matrices& c)
-      : shared_(shared), library_(shared.library) {
-    cublasLtMatmulDesc_t made = nullptr;
-    library_.check(library_.desc_create(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F), kName);
-    product_ = cuda::LtDesc(made, {&library_});
-    set(CUBLASLT_MATMUL_DESC_TRANSA, transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
-    set(CUBLASLT_MATMUL_DESC_TRANSB, transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
-    a_ = layout(B, dtype, a), b_ = layout(B, dtype, b), c_ = layout(B, dtype, c);
-    choose(alignment);
+  Product(const Library& library, uint32_t alignment, const cuda::LtMatrix& a, bool transpose_a,
+          const cuda::LtMatrix& b, bool transpose_b, const cuda::LtMatrix& c)
+      : library_(library), product_(library.functions, a, transpose_a, b, transpose_b, c) {
+    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+    const auto found = product_.proposals(library_.handle.get(), alignment, 1, status);
+    library_.functions.check(status, "attention by cuBLASLt");
+    check(!found.empty(), "attention by cuBLASLt: the library has no algorithm for it");
+    algorithm_ = found.front().algo;
   }
 
-  void run(const void* a, const void* b, void* c, bool add, CUstream_st* stream) const {
-    const float one = 1, beta = add ? 1 : 0;
-    library_.check(library_.matmul(shared_.handle.get(), product_.get(), &one, b, b_.get(), a, a_.get(), &beta, c,
-                                   c_.get(), c, c_.get(), &algorithm_, shared_.workspace.data(), kWorkspace, stream),
-                   kName);
+  void run(const void* a, const void* b, void* c, bool add) const {
+    library_.functions.check(product_.run(library_.handle.get(), a, b, c, c, add ? 1 : 0, algorithm_,
+                                          library_.workspace.data(), library_.stream),
+                             "attention by cuBLASLt");
   }
 
  private:
-  template <class T>
-  void set(cublasLtMatmulDescAttributes_t attribute, const T& value) {
-    library_.check(library_.desc_set(product_.get(), attribute, &value, sizeof value), kName);
-  }
-  cuda::LtLayout layout(int64_t B, DType dtype, const Matrices& of) const {
-    cublasLtMatrixLayout_t made = nullptr;
-    library_.check(library_.layout_create(&made, dtype == DType::f32 ? CUDA_R_32F : CUDA_R_16BF,
-                                          static_cast<uint64_t>(of.columns), static_cast<uint64_t>(of.rows), of.stride),
-                   kName);
-    cuda::LtLayout owned(made, {&library_});
-    const int32_t batch = static_cast<int32_t>(B);
-    library_.check(library_.layout_set(made, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch, sizeof batch), kName);
-    library_.check(library_.layout_set(made, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &of.offset, sizeof of.offset),
-                   kName);
-    return owned;
-  }
-  // The library's favourite among the algorithms for operands that lie at multiples of so many bytes.
-  void choose(uint32_t alignment) {
-    cublasLtMatmulPreference_t made = nullptr;
-    library_.check(library_.preference_create(&made), kName);
-    const cuda::LtPreference preference(made, {&library_});
-    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
-      library_.check(library_.preference_set(made, attribute, &value, sizeof value), kName);
-    };
-    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{kWorkspace});
-    for (const auto attribute :
-         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
-      prefer(attribute, alignment);
-    cublasLtMatmulHeuristicResult_t found{};
-    int count = 0;
-    library_.check(library_.heuristic(shared_.handle.get(), product_.get(), b_.get(), a_.get(), c_.get(), c_.get(),
-                                      made, 1, &found, &count),
-                   kName);
-    check(count == 1 && found.state == CUBLAS_STATUS_SUCCESS, kName, ": the library has no algorithm for it");
-    algorithm_ = found.algo;
-  }
-
-  const Shared& shared_;
-  const cuda::CublasLt& library_;
-  cuda::LtDesc product_;
-  cuda::LtLayout a_, b_, c_;
+  const Library& library_;
+  cuda::LtProduct product_;
   cublasLtMatmulAlgo_t algorithm_;
 };
 
@@ -122,20 +69,19 @@ void* head_of(const Tensor& x, int64_t elements) {
 
 // The three forms that all products of a head have, between rows of queries, rows of keys, and scores.
 struct CublasltAttention::Products {
-  Products(const Problem& s, const Device& device)
-      : s(s), shared(device), stream(device.context().gpu->compute_stream()) {}
+  Products(const Problem& s, const Device& device) : s(s), library(device) {}
 
   // to = a b^T: scores from queries and keys
   void score(const Tensor& a, const Tensor& b, const Tensor& to, int h) const {
-    to_scores.run(query(a, h), key(b, h), score(to, h), false, stream);
+    to_scores.run(query(a, h), key(b, h), score(to, h), false);
   }
   // to = scores b
   void gather(const Tensor& scores, const Tensor& b, const Tensor& to, int h) const {
-    to_queries.run(score(scores, h), key(b, h), query(to, h), false, stream);
+    to_queries.run(score(scores, h), key(b, h), query(to, h), false);
   }
   // to = scores^T a, summed up over the heads of a group
   void scatter(const Tensor& scores, const Tensor& a, const Tensor& to, int h) const {
-    to_keys.run(score(scores, h), query(a, h), key(to, h), h % (s.H / s.G) > 0, stream);
+    to_keys.run(score(scores, h), query(a, h), key(to, h), h % (s.H / s.G) > 0);
   }
 
  private:
@@ -143,14 +89,17 @@ struct CublasltAttention::Products {
   void* key(const Tensor& x, int h) const { return head_of(x, int64_t{h / (s.H / s.G)} * s.D); }
   void* score(const Tensor& x, int h) const { return head_of(x, h * s.B * s.T * s.T); }
 
+  cuda::LtMatrix rows(int64_t heads) const {
+    return {s.dtype, s.T, s.D, heads * s.D, static_cast<int32_t>(s.B), s.T * heads * s.D};
+  }
+
   Problem s;
-  Shared shared;
-  CUstream_st* stream;
-  Matrices queries{s.T, s.D, int64_t{s.H} * s.D, s.T*s.H*s.D}, keys{s.T, s.D, int64_t{s.G} * s.D, s.T*s.G*s.D};
-  Matrices scores{s.T, s.T, s.T, s.T* s.T};
-  Product to_scores{shared, s.B, s.dtype, alignment_of(s), queries, false, keys, true, scores};
-  Product to_queries{shared, s.B, s.dtype, alignment_of(s), scores, false, keys, false, queries};
-  Product to_keys{shared, s.B, s.dtype, alignment_of(s), scores, true, queries, false, keys};
+  Library library;
+  cuda::LtMatrix queries = rows(s.H), keys = rows(s.G);
+  cuda::LtMatrix scores{s.dtype, s.T, s.T, s.T, static_cast<int32_t>(s.B), s.T* s.T};
+  Product to_scores{library, alignment_of(s), queries, false, keys, true, scores};
+  Product to_queries{library, alignment_of(s), scores, false, keys, false, queries};
+  Product to_keys{library, alignment_of(s), scores, true, queries, false, keys};
 };
 
 const CublasltAttention::Products& CublasltAttention::products() {

@@ -8,18 +8,16 @@
 #include <random>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/lt_product.h"
 
 namespace nanovlm::cuda {
 namespace {
 
-constexpr size_t kWorkspace = size_t{32} << 20;      // what the manual advises for Hopper
 constexpr int kCandidates = 16, kTimed = 4;          // algorithms of a shape; launches of each
 constexpr int64_t kLargestTrial = int64_t{2} << 30;  // bytes of operands; larger products are not measured
 constexpr size_t kPattern = size_t{1} << 20;
 constexpr int64_t kSampledRows = 31;  // one in so many is compared at least: each tile of any algorithm has some
 constexpr size_t kKept = 512;         // prepared forms: training with packed rows meets a few in every batch
-
-cudaDataType_t type_of(DType dtype) { return dtype == DType::f32 ? CUDA_R_32F : CUDA_R_16BF; }
 
 uint32_t alignment_of(const void* pointer) {
   return static_cast<uint32_t>(
@@ -81,49 +79,35 @@ Products::Form Products::rounded_up(const Form& form) {
   return rounded;
 }
 
-// cuBLASLt's matrices are column-major, so it is asked for c^T = op(b)^T op(a)^T: its A is our b, its B our a, and the
-// bias runs along its rows, as does the bias gradient.
+// The bias runs along the rows of the library's column-major result, as does the bias gradient.
 struct Products::Prepared {
-  Prepared(const CublasLt& cublaslt, const Form& form) : library(cublaslt), form(form) {
-    cublasLtMatmulDesc_t made = nullptr;
-    library.check(library.desc_create(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F), "matmul");
-    product = LtDesc(made, {&library});
-    set(CUBLASLT_MATMUL_DESC_TRANSA, form.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
-    set(CUBLASLT_MATMUL_DESC_TRANSB, form.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
-    set(CUBLASLT_MATMUL_DESC_EPILOGUE, form.epilogue);
-    if (has_bias(form.epilogue)) set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(form.out));
-    if (has_x(form.epilogue)) set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, form.N);  // its dtype is the result's
+  Prepared(const CublasLt& library, const Form& form)
+      : form(form),
+        product(library, matrix(form.in, form.M, form.K, form.transpose_a), form.transpose_a,
+                matrix(form.in, form.K, form.N, form.transpose_b), form.transpose_b,
+                matrix(form.out, form.M, form.N, false)) {
+    product.set(CUBLASLT_MATMUL_DESC_EPILOGUE, form.epilogue);
+    if (has_bias(form.epilogue)) product.set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(form.out));
+    if (has_x(form.epilogue)) product.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, form.N);  // its dtype is the result's
     // Algorithms are sought for a pointer's alignment; launch() puts the true one in its place.
     void* const aligned = reinterpret_cast<void*>(uintptr_t{form.alignment});
     set_epilogue(aligned, aligned);
-    a = layout(form.transpose_b ? form.K : form.N, form.transpose_b ? form.N : form.K, form.in);
-    b = layout(form.transpose_a ? form.M : form.K, form.transpose_a ? form.K : form.M, form.in);
-    c = layout(form.N, form.M, form.out);
   }
   Prepared(const Prepared&) = delete;
   Prepared& operator=(const Prepared&) = delete;
 
   void set_epilogue(const void* bias, void* x) {
-    if (has_bias(form.epilogue)) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
-    if (has_x(form.epilogue)) set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, x);
+    if (has_bias(form.epilogue)) product.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+    if (has_x(form.epilogue)) product.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, x);
+  }
+  // What op makes rows x columns of, without gaps.
+  static LtMatrix matrix(DType dtype, int64_t rows, int64_t columns, bool transposed) {
+    if (transposed) std::swap(rows, columns);
+    return {dtype, rows, columns, columns};
   }
 
-  template <class T>
-  void set(cublasLtMatmulDescAttributes_t attribute, const T& value) {
-    library.check(library.desc_set(product.get(), attribute, &value, sizeof value), "matmul");
-  }
-  LtLayout layout(int64_t rows, int64_t columns, DType dtype) const {
-    cublasLtMatrixLayout_t matrix = nullptr;
-    library.check(library.layout_create(&matrix, type_of(dtype), static_cast<uint64_t>(rows),
-                                        static_cast<uint64_t>(columns), rows),
-                  "matmul");
-    return LtLayout(matrix, {&library});
-  }
-
-  const CublasLt& library;
   Form form;
-  LtDesc product;
-  LtLayout a, b, c;
+  LtProduct product;
   std::optional<cublasLtMatmulAlgo_t> algorithm;  // none: the library has none for this form
 };
 
@@ -184,7 +168,7 @@ Products::Products(Gpu& gpu) : gpu_(gpu) {
   cublasLtHandle_t handle = nullptr;
   library_.check(library_.create(&handle), "device cuda: cuBLASLt");
   handle_ = LtHandle(handle, {&library_});
-  workspace_ = GpuMemory(gpu_.take(kWorkspace), {&gpu_});
+  workspace_ = GpuMemory(gpu_.take(kLtWorkspace), {&gpu_});
   if (!workspace_) throw std::runtime_error("device cuda: no 32 MiB for the workspace of matrix products");
 }
 
@@ -205,12 +189,10 @@ bool Products::run(const kernels::Matmul& a, const Epilogue& epilogue) {
   return true;
 }
 
-cublasStatus_t Products::launch(Prepared& product, const Addresses& on, const cublasLtMatmulAlgo_t& algorithm) const {
-  const float one = 1, beta = product.form.accumulate ? 1 : 0;
-  product.set_epilogue(on.bias, on.x);
-  return library_.matmul(handle_.get(), product.product.get(), &one, on.b, product.a.get(), on.a, product.b.get(),
-                         &beta, on.c, product.c.get(), on.d, product.c.get(), &algorithm, workspace_.get(), kWorkspace,
-                         gpu_.compute_stream());
+cublasStatus_t Products::launch(Prepared& prepared, const Addresses& on, const cublasLtMatmulAlgo_t& algorithm) const {
+  prepared.set_epilogue(on.bias, on.x);
+  return prepared.product.run(handle_.get(), on.a, on.b, on.c, on.d, prepared.form.accumulate ? 1 : 0, algorithm,
+                              workspace_.get(), gpu_.compute_stream());
 }
 
 Products::Prepared& Products::prepared(const Form& form) {
@@ -219,45 +201,21 @@ Products::Prepared& Products::prepared(const Form& form) {
   const Candidates own = candidates(*product, 1);
   if (!own.empty()) {
     const std::optional<cublasLtMatmulAlgo_t> algorithm = chosen(rounded_up(form));
-    cublasLtMatmulHeuristicResult_t fit{};
-    const bool fits =
-        algorithm &&
-        library_.algo_check(handle_.get(), product->product.get(), product->a.get(), product->b.get(), product->c.get(),
-                            product->c.get(), &*algorithm, &fit) == CUBLAS_STATUS_SUCCESS &&
-        fit.workspaceSize <= kWorkspace;
+    const bool fits = algorithm && product->product.fits(handle_.get(), *algorithm);
     product->algorithm = fits ? *algorithm : own.front().algo;
   }
   if (prepared_.size() == kKept) prepared_.clear();
   return *(prepared_[form] = std::move(product));
 }
 
-Products::Candidates Products::candidates(const Prepared& product, int most) const {
-  const Form& form = product.form;
-  cublasLtMatmulPreference_t made = nullptr;
-  library_.check(library_.preference_create(&made), "matmul");
-  const LtPreference preference(made, {&library_});
-  const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
-    library_.check(library_.preference_set(made, attribute, &value, sizeof value), "matmul");
-  };
-  set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{kWorkspace});
-  // Parts of a sum are added in fp32, in a fixed order.
-  set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
-  for (const auto attribute : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-                               CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
-    set(attribute, form.alignment);
-
-  Candidates found(static_cast<size_t>(most));
-  int count = 0;
-  const cublasStatus_t status =
-      library_.heuristic(handle_.get(), product.product.get(), product.a.get(), product.b.get(), product.c.get(),
-                         product.c.get(), preference.get(), most, found.data(), &count);
+Products::Candidates Products::candidates(const Prepared& prepared, int most) const {
+  const Form& form = prepared.form;
+  cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+  Candidates found = prepared.product.proposals(handle_.get(), form.alignment, most, status);
   // The second is what the library says where it cannot take x as it lies.
   const bool none =
       status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_INVALID_VALUE && has_x(form.epilogue));
-  if (none) count = 0;
   if (!none) library_.check(status, describe_product(form.M, form.N, form.K, form.in, form.out));
-  found.resize(static_cast<size_t>(count));
-  std::erase_if(found, [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
   return found;
 }
 

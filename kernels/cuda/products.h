@@ -2,8 +2,9 @@
 //
 // The library proposes algorithms for a shape, and the first time a shape is met they are timed. Only those count that
 // give the bits of the library's own favourite, in so many numbers that another order of sums would show: so a choice
-// that timing noise can sway never changes a result, and two runs agree to the bit. Sizes are measured in steps of an eighth of their power of two, since the number of packed
-// rows is another in nearly every batch; what was chosen for a step is checked for each size in it.
+// that timing noise can sway never changes a result, and two runs agree to the bit. Sizes are measured in steps of an
+// eighth of their power of two, since the number of packed rows is another in nearly every batch; what was chosen for a
+// step is checked for each size in it.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -75,11 +76,11 @@ class Products {
   using Candidates = std::vector<cublasLtMatmulHeuristicResult_t>;
 
   Prepared& prepared(const Form& form);
-  Candidates candidates(const Prepared& product, int most) const;  // the library's favourite first; maybe none
+  Candidates candidates(const Prepared& prepared, int most) const;  // the library's favourite first; maybe none
   std::optional<cublasLtMatmulAlgo_t> chosen(const Form& rounded);
   cublasLtMatmulAlgo_t measure(Prepared& product, const Candidates& all);
   float milliseconds(Prepared& product, const Addresses& on, const cublasLtMatmulAlgo_t& algorithm);
-  cublasStatus_t launch(Prepared& product, const Addresses& on, const cublasLtMatmulAlgo_t& algorithm) const;
+  cublasStatus_t launch(Prepared& prepared, const Addresses& on, const cublasLtMatmulAlgo_t& algorithm) const;
 
   Gpu& gpu_;
   CublasLt library_;
